@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every setting's name, unit, default and range, written once.
+
+A field `Config.sfm.max_seconds` is the YAML key, the command-line flag's value and (with ROS) the parameter of that name.
+`setting()` attaches the description and the range; the generated YAML, the docs and the checks all read them here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pose_bridge.errors import ConfigError
+
+
+def setting(default: Any, description: str, *, low: float | None = None, high: float | None = None) -> Any:
+    """Declare one setting: its default, what it means, and the closed range that it must lie in."""
+    return field(default=default, metadata={"description": description, "low": low, "high": high})
+
+
+class _Checked:
+    """Refuses a value of the wrong type or outside its range when a group of settings is made."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for item in dataclasses.fields(self):  # type: ignore[arg-type]
+            _check(type(self).__name__, item, hints[item.name], getattr(self, item.name))
+
+
+def _check(group: str, item: dataclasses.Field[Any], kind: type, value: Any) -> None:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return _check(group, item, float, float(value))
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"{group}.{item.name} must be a {kind.__name__}, got {value!r}")
+    low, high = item.metadata["low"], item.metadata["high"]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{group}.{item.name} must be finite, got {value}")
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise ConfigError(f"{group}.{item.name} must lie in [{low}, {high}], got {value}")
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeaturesConfig(_Checked):
+    """Local features of a view and their matches."""
+
+    max_features: int = setting(1500, "SIFT keypoints per view, strongest first", low=50, high=20000)
+    contrast_threshold: float = setting(
+        0.02, "SIFT contrast threshold; lower finds more and weaker points", low=0.0, high=0.2
+    )
+    tilt: float = setting(
+        2.0, "camera tilt (1 / cos) that is simulated for wide-baseline matches; 1 turns them off", low=1.0, high=6.0
+    )
+    tilt_directions: int = setting(5, "directions in which the tilt is simulated", low=1, high=18)
+    tilt_max_features: int = setting(800, "SIFT keypoints per simulated view", low=50, high=20000)
+    tilt_contrast_threshold: float = setting(0.03, "SIFT contrast threshold in simulated views", low=0.0, high=0.2)
+    ratio: float = setting(
+        0.8, "a match's distance over that of the best other place; lower is stricter", low=0.3, high=0.99
+    )
+    cache_views: int = setting(400, "views whose features are kept in memory", low=1, high=100000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewsConfig(_Checked):
+    """What a picture must be like to be used."""
+
+    max_side_px: int = setting(1024, "longer side to which larger images are reduced", low=64, high=8192)
+    min_side_px: int = setting(64, "shorter side below which an image is refused", low=16, high=4096)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoViewConfig(_Checked):
+    """The direct rung: essential matrix from matches."""
+
+    max_error_px: float = setting(1.5, "inlier threshold of the epipolar distance", low=0.1, high=20.0)
+    min_inliers: int = setting(20, "fewer inliers are no estimate", low=8, high=10000)
+    min_parallax_deg: float = setting(
+        1.0, "median parallax below which the translation stays undefined", low=0.05, high=30.0
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisterConfig(_Checked):
+    """The register rung: the target resected against points seen from posed reference views."""
+
+    max_error_px: float = setting(3.0, "inlier threshold of the reprojection error", low=0.1, high=20.0)
+    min_inliers: int = setting(20, "fewer inliers are no estimate", low=6, high=10000)
+    min_triangulation_deg: float = setting(
+        1.5, "points under a smaller angle between their rays are not used", low=0.1, high=30.0
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextConfig(_Checked):
+    """The context rung: which views are used, and how the two sides are searched for links."""
+
+    max_views: int = setting(14, "views of one reconstruction, the two ends included", low=2, high=100)
+    wide_pairs: int = setting(
+        20, "pairs across the gap that are matched with simulated tilts, the most promising first", low=0, high=10000
+    )
+    alternatives: int = setting(
+        2, "rival alignments that are looked for once an answer's links are taken away", low=1, high=10
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SfmConfig(_Checked):
+    """Structure from motion (pycolmap) with given matches and known intrinsics."""
+
+    min_pair_inliers: int = setting(20, "pairs of views with fewer verified matches are not linked", low=8, high=1000)
+    max_error_px: float = setting(2.5, "inlier threshold of pair verification", low=0.1, high=20.0)
+    max_seconds: float = setting(20.0, "time limit of one reconstruction", low=0.1, high=3600.0)
+    starts: int = setting(2, "initial pairs that are tried when the first one fails or fits badly", low=1, high=10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerificationConfig(_Checked):
+    """When an answer is believed."""
+
+    min_probability: float = setting(0.9, "answers below this probability are rejected", low=0.0, high=1.0)
+    min_tracks: int = setting(20, "tracks across the weakest cut; fewer are a weak bridge", low=6, high=10000)
+    max_rotation_sigma_deg: float = setting(
+        2.0, "largest standard deviation of the rotation that is accepted", low=0.01, high=30.0
+    )
+    max_direction_sigma_deg: float = setting(
+        5.0, "largest standard deviation of the direction that is accepted", low=0.01, high=45.0
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleConfig(_Checked):
+    """Metric scale from odometry and depth."""
+
+    min_baseline_m: float = setting(0.10, "a side that moved less says nothing about scale", low=0.001, high=10.0)
+    max_disagreement_sigma: float = setting(
+        3.5, "sources that differ by more standard deviations reject the scale", low=1.0, high=20.0
+    )
+    odometry_sigma: float = setting(
+        0.02, "relative standard deviation of odometry's distances, where none is given", low=0.0001, high=1.0
+    )
+    max_scale_sigma: float = setting(
+        0.2, "a relative standard deviation of the scale above this is no scale", low=0.001, high=1.0
+    )
+    min_depth_points: int = setting(15, "points with depth that a scale needs", low=3, high=10000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeConfig(_Checked):
+    """The ladder."""
+
+    budget_s: float = setting(10.0, "time for one question", low=0.01, high=3600.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All settings of the bridge."""
+
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    two_view: TwoViewConfig = field(default_factory=TwoViewConfig)
+    register: RegisterConfig = field(default_factory=RegisterConfig)
+    context: ContextConfig = field(default_factory=ContextConfig)
+    sfm: SfmConfig = field(default_factory=SfmConfig)
+    verification: VerificationConfig = field(default_factory=VerificationConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
+    bridge: BridgeConfig = field(default_factory=BridgeConfig)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Config:
+        """Build a configuration from nested mappings; what is not named keeps its default.
+
+        Raises:
+            ConfigError: An unknown group or key, a wrong type, or a value outside its range.
+        """
+        groups = {item.name: typing.get_type_hints(cls)[item.name] for item in dataclasses.fields(cls)}
+        _refuse_unknown("group", values, groups)
+        made = {}
+        for name, entries in values.items():
+            if not isinstance(entries, Mapping):
+                raise ConfigError(f"{name} must be a group of settings, got {entries!r}")
+            _refuse_unknown(f"setting in {name}", entries, {f.name: f for f in dataclasses.fields(groups[name])})
+            made[name] = groups[name](**entries)
+        return cls(**made)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Return nested plain values, as `from_dict` takes them."""
+        return dataclasses.asdict(self)
+
+
+def _refuse_unknown(what: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ConfigError(f"unknown {what}: {', '.join(map(str, unknown))}; known are {', '.join(sorted(known))}")
+
+
+def to_yaml(config: Config) -> str:
+    """Return the configuration as YAML with each setting's description and range as a comment."""
+    lines = ["# Written by `pose_bridge config`: every setting with its default."]
+    for group in dataclasses.fields(config):
+        settings = getattr(config, group.name)
+        lines += ["", f"# {(type(settings).__doc__ or '').strip()}", f"{group.name}:"]
+        for item in dataclasses.fields(settings):
+            low, high = item.metadata["low"], item.metadata["high"]
+            span = f" [{low} to {high}]" if low is not None else ""
+            value = getattr(settings, item.name)
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            lines += [f"  # {item.metadata['description']}{span}", f"  {item.name}: {text}"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pure maths of cameras and poses, on NumPy arrays."""

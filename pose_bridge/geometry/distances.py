@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far two poses are apart, in the two angles that papers report."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pose_bridge.errors import BadInputError
+from pose_bridge.geometry import rotations
+from pose_bridge.geometry.arrays import Array, finite
+
+
+def rotation_error_deg(R_a: ArrayLike, R_b: ArrayLike) -> float:
+    """Return the angle of the rotation between two rotations, 0 to 180 degrees.
+
+    Raises:
+        BadInputError: An input is not a rotation to 1e-6.
+    """
+    between = rotations.nearest_rotation(rotations.rotation(R_a).T @ rotations.rotation(R_b))
+    return float(np.degrees(rotations.rotation_angle_rad(between)))
+
+
+def translation_error_deg(t_a: ArrayLike, t_b: ArrayLike) -> float:
+    """Return the angle between two translations, 0 to 180 degrees: opposite directions are 180 apart.
+
+    Args:
+        t_a: (3,), of any length.
+        t_b: (3,), of any length.
+
+    Raises:
+        BadInputError: Not three finite numbers, or the zero vector, which has no direction.
+    """
+    a, b = _direction(t_a, "t_a"), _direction(t_b, "t_b")
+    return float(np.degrees(np.arctan2(np.linalg.norm(np.cross(a, b)), a @ b)))
+
+
+def translation_error_unsigned_deg(t_a: ArrayLike, t_b: ArrayLike) -> float:
+    """Return the angle between the lines of two translations, 0 to 90 degrees: opposite directions are one.
+
+    Args:
+        t_a: (3,), of any length.
+        t_b: (3,), of any length.
+
+    Raises:
+        BadInputError: Not three finite numbers, or the zero vector, which has no direction.
+    """
+    signed_deg = translation_error_deg(t_a, t_b)
+    return min(signed_deg, 180.0 - signed_deg)
+
+
+def _direction(t: ArrayLike, name: str) -> Array:
+    vector = finite(t, (3,), name)
+    largest = float(np.abs(vector).max())
+    if largest == 0.0:
+        raise BadInputError(f"{name} must not be zero: it has no direction; ask for the rotation alone")
+    vector = vector / largest  # first, so that no square underflows
+    return np.asarray(vector / np.linalg.norm(vector))

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every test may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+settings.register_profile("local", deadline=None, max_examples=50)
+settings.register_profile("repeatable", parent=settings.get_profile("local"), derandomize=True)
+settings.load_profile("repeatable" if os.environ.get("CI", "").lower() in {"1", "true"} else "local")
+
+
+@pytest.fixture(scope="session")
+def fox() -> Path:
+    """The folder of photographs with camera poses that may lie beside the repository."""
+    folder = ROOT.parent / "shared" / "data" / "fox"
+    if not (folder / "cameras.json").is_file():
+        pytest.skip("no photographs in ../shared/data/fox, beside the repository (see CONTRIBUTING.md)")
+    return folder
