@@ -134,8 +134,8 @@ class Camera:
             points_px: (N, 2), pixel centres at +0.5.
 
         Returns:
-            x/z and y/z, (N, 2). NaN where the lens model does not invert: projecting the ray misses by more than
-            0.1 px, or the ray is 85 degrees or more off the axis.
+            x/z and y/z, (N, 2). NaN where the lens model does not invert: the ray projects more than 0.1 px
+            off, or lies 85 degrees or more off the axis.
 
         Raises:
             BadInputError: The points are not (N, 2).
@@ -330,7 +330,8 @@ def _fisheye_distorted(rays: Array, coefficients: Array) -> Array:
 
 
 def _first_positive_root(coefficients: Array) -> float:
-    """Return the smallest positive real root of a polynomial in ascending powers, infinity if it has none."""
-    roots = polynomial.polyroots(coefficients)
-    real = roots.real[np.isreal(roots) & (roots.real > 0.0)]
-    return float(real.min()) if len(real) else float("inf")
+    """Return the smallest positive real root of 1 + c1 u + c2 u^2 + ..., infinity if it has none."""
+    # As roots in 1 / u, because that polynomial has the leading coefficient 1 and not one that may be tiny.
+    inverses = polynomial.polyroots(np.trim_zeros(coefficients, "b")[::-1])
+    largest = inverses.real[np.isreal(inverses)].max(initial=0.0)
+    return 1.0 / float(largest) if largest > 0.0 else float("inf")

@@ -18,7 +18,9 @@ def test_errors_are_the_angle_that_was_put_in(angle_deg: float) -> None:
     R = rotations.so3_exp([0.3, 0.2, -1.0])
     assert distances.rotation_error_deg(R, turn @ R) == pytest.approx(angle_deg, rel=1e-4, abs=1e-13)
     t = np.array([3.0, 0.0, 0.0])
-    assert distances.translation_error_deg(t, 0.1 * turn @ t) == pytest.approx(angle_deg, rel=1e-12, abs=1e-13)
+    assert distances.translation_error_deg(t, 0.1 * turn @ t) == pytest.approx(
+        angle_deg, rel=1e-12, abs=1e-13
+    )
 
 
 @given(st.floats(0.0, 180.0), st.floats(-300.0, 300.0))
@@ -26,7 +28,9 @@ def test_unsigned_error_is_the_angle_between_lines_at_any_length(angle_deg: floa
     t_b = 10.0**exponent * np.array([np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg)), 0.0])
     assert distances.translation_error_deg([1.0, 0.0, 0.0], t_b) == pytest.approx(angle_deg, abs=1e-12)
     expected_deg = min(angle_deg, 180.0 - angle_deg)
-    assert distances.translation_error_unsigned_deg([1.0, 0.0, 0.0], t_b) == pytest.approx(expected_deg, abs=1e-12)
+    assert distances.translation_error_unsigned_deg([1.0, 0.0, 0.0], t_b) == pytest.approx(
+        expected_deg, abs=1e-12
+    )
 
 
 def test_what_has_no_direction_or_is_no_rotation_is_refused() -> None:

@@ -18,7 +18,7 @@ T_B_C = rigid.se3_exp([-0.7, 0.9, 2.0, -0.3, 1.2, 0.2])
 
 
 def _covariance(seed: int, sigma: float = 0.01) -> np.ndarray:
-    """Correlated, anisotropic; small enough that second-order terms (sigma^2 = 1e-4 of the first) drown in the noise."""
+    """Correlated, anisotropic; so small that second-order terms, 1e-4 of the first, drown in the noise."""
     factor = np.random.default_rng(seed).normal(size=(6, 6)) * ([1.0], [2.0], [0.5], [1.0], [0.3], [0.7])
     return np.asarray(sigma**2 * factor @ factor.T / 6.0)
 
@@ -30,7 +30,7 @@ def _samples(T: np.ndarray, covariance: np.ndarray, seed: int) -> tuple[np.ndarr
 
 
 def _assert_sampled(R: np.ndarray, t: np.ndarray, estimate: np.ndarray, covariance: np.ndarray) -> None:
-    """Compare with the sample covariance: an entry's standard error is sqrt((c_ii c_jj + c_ij^2) / N); five of them."""
+    """Compare with the samples: an entry's standard error is sqrt((c_ii c_jj + c_ij^2) / N); allow five."""
     errors = np.hstack([t - estimate[:3, 3], Rotation.from_matrix(R @ estimate[:3, :3].T).as_rotvec()])
     variances = np.diag(covariance)
     standard_error = np.sqrt((np.outer(variances, variances) + covariance**2) / SAMPLES)
@@ -67,7 +67,9 @@ def test_invert_swaps_the_frames_of_the_error() -> None:
     R_b_a = R.transpose(0, 2, 1)
     inverted = uncertainty.invert(T_A_B, covariance)
     _assert_sampled(R_b_a, -np.einsum("nij,nj->ni", R_b_a, t), rigid.inverse(T_A_B), inverted)
-    np.testing.assert_allclose(uncertainty.invert(rigid.inverse(T_A_B), inverted), covariance, atol=1e-16)
+    np.testing.assert_allclose(
+        uncertainty.invert(rigid.inverse(T_A_B), inverted), covariance, rtol=0, atol=1e-16
+    )
 
 
 def test_scaled_adds_the_scale_along_the_translation() -> None:
@@ -87,7 +89,9 @@ def test_scaled_by_hand() -> None:
     assert result[0, 3] == 1.0
 
 
-@pytest.mark.parametrize(("scale", "sigma"), [(0.0, 0.1), (-1.0, 0.1), (np.nan, 0.1), (np.inf, 0.1), (1.0, -0.1), (1.0, np.nan)])
+@pytest.mark.parametrize(
+    ("scale", "sigma"), [(0.0, 0.1), (-1.0, 0.1), (np.nan, 0.1), (np.inf, 0.1), (1.0, -0.1), (1.0, np.nan)]
+)
 def test_an_impossible_scale_is_refused(scale: float, sigma: float) -> None:
     with pytest.raises(BadInputError, match="scale"):
         uncertainty.scaled(T_A_B, np.eye(6), scale, sigma)
@@ -95,7 +99,9 @@ def test_an_impossible_scale_is_refused(scale: float, sigma: float) -> None:
 
 def test_error_vector_and_nees_by_hand() -> None:
     T_true = rigid.make(rotations.so3_exp([0.0, 0.0, 0.2]) @ T_A_B[:3, :3], T_A_B[:3, 3] + (0.1, 0.0, 0.0))
-    np.testing.assert_allclose(uncertainty.error_vector(T_A_B, T_true), [0.1, 0, 0, 0, 0, 0.2], atol=1e-14)
+    np.testing.assert_allclose(
+        uncertainty.error_vector(T_A_B, T_true), [0.1, 0, 0, 0, 0, 0.2], rtol=0, atol=1e-14
+    )
     covariance = np.diag([0.1**2, 1.0, 1.0, 1.0, 1.0, 0.1**2])
     assert uncertainty.nees(T_A_B, covariance, T_true) == pytest.approx(1.0 + 4.0)
 

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every estimator takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pose_bridge.control import Control
+from pose_bridge.features import Features
+from pose_bridge.views import Stage, View
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
+# (a, b) with a < b, indices into the views of a problem: keypoint indices (N, 2) of their matches
+PairMatches = Mapping[tuple[int, int], Indices]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Views, their features and matches: one question to an estimator.
+
+    Attributes:
+        views: The reference first, the target second, then the context.
+        features: Of each view.
+        matches: By pair of views; not verified.
+        sides: 0 for views given on the reference's side, 1 for those on the target's.
+        seed: Of everything random.
+    """
+
+    views: Sequence[View]
+    features: Sequence[Features]
+    matches: PairMatches
+    sides: Sequence[int]
+    seed: int
+
+    def focal_px(self) -> float:
+        """A focal length that turns normalized coordinates into pixels of a typical view."""
+        return float(np.median([view.camera.mean_focal_px for view in self.views]))
+
+
+@dataclass(frozen=True, eq=False)
+class Tracks:
+    """Which keypoints are the same point: one row per observation.
+
+    Attributes:
+        point: Index of the point, (O,).
+        view: Index of the view, (O,).
+        keypoint: Index of the keypoint in its view, (O,).
+    """
+
+    point: Indices
+    view: Indices
+    keypoint: Indices
+
+    def visible(self, views: int) -> NDArray[np.intp]:
+        """Return which keypoint of each view shows each point, -1 for none, (points, views)."""
+        table = np.full((int(self.point.max(initial=-1)) + 1, views), -1, np.intp)
+        table[self.point, self.view] = self.keypoint
+        return table
+
+    def where(self, keep: NDArray[np.bool_]) -> Tracks:
+        """Return the observations that `keep` names, (O,), with the points left renumbered."""
+        _, point = np.unique(self.point[keep], return_inverse=True)
+        return Tracks(point.reshape(-1), self.view[keep], self.keypoint[keep])
+
+    @classmethod
+    def of_rows(cls, rows: Iterator[tuple[int, int, int]] | Sequence[tuple[int, int, int]]) -> Tracks:
+        """Build from (point, view, keypoint) rows."""
+        table = np.array(list(rows), np.intp).reshape(-1, 3)
+        return cls(table[:, 0], table[:, 1], table[:, 2])
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """What an estimator found; nobody has judged it yet.
+
+    Attributes:
+        stage: The rung it belongs to.
+        estimator: Its name, for people.
+        T_reference_camera: By index into the problem's views: those that took part, in one unit of length.
+        tracks: The points that the cameras rest on; observations of views that took part.
+        points: In the reference camera's frame, (P, 3), the same unit.
+        rms_px: Root mean square of the reprojection error.
+        joint_covariance: Of (dt, dr) of `covariance_views`, stacked, (6n, 6n), error model of docs/method.md with the
+            reference camera fixed. Unless `metric`, the unit of length is the baseline to the target: it has no error.
+        covariance_views: Which views the covariance is of; the target comes first.
+        metric: Lengths are metres already (posed reference views).
+        translation_defined: False for pure rotation: only the rotation means something.
+    """
+
+    stage: Stage
+    estimator: str
+    T_reference_camera: Mapping[int, Array]
+    tracks: Tracks
+    points: Array
+    rms_px: float
+    joint_covariance: Array
+    covariance_views: tuple[int, ...]
+    metric: bool = False
+    translation_defined: bool = True
+
+    @property
+    def T_reference_target(self) -> Array:
+        """The pair's pose, up to scale unless metric, (4, 4)."""
+        return self.T_reference_camera[1]
+
+    @property
+    def covariance(self) -> Array:
+        """Of (dt, dr) of the target, (6, 6)."""
+        return self.joint_covariance[:6, :6]
+
+
+class Estimator(Protocol):
+    """Views and matches in, cameras out."""
+
+    name: str
+    stage: Stage
+
+    def estimate(self, problem: Problem, control: Control) -> Estimate:
+        """Estimate where the target (view 1) is, seen from the reference (view 0).
+
+        Raises:
+            NoEstimateError: Nothing was found; the message says why.
+            CancelledError, BudgetSpentError: From `control`.
+        """
+        ...

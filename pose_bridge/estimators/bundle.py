@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bundle adjustment and the joint covariance of cameras, shared by the estimators (pycolmap)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pycolmap
+
+from pose_bridge.errors import NoEstimateError
+from pose_bridge.estimators.base import Array, Problem, Tracks
+from pose_bridge.geometry import rigid, rotations
+
+pycolmap.logging.minloglevel = int(pycolmap.logging.ERROR)
+
+HALF_ANGLE = 2.0  # pycolmap's rotation tangent is half the rotation vector (quaternion manifold of Ceres)
+MIN_REDUNDANCY = 12  # residuals beyond the unknowns, below which no covariance is worth its name
+
+
+@dataclass(frozen=True, eq=False)
+class Adjusted:
+    """Cameras and points after bundle adjustment, in the reference camera's frame (view 0).
+
+    Attributes:
+        T_reference_camera: By view.
+        points: (P, 3).
+        tracks: What is left once observations that do not fit were taken out.
+        rms_px: Root mean square of the reprojection error, per coordinate.
+        joint_covariance: See `Estimate`.
+        covariance_views: The target, then the others.
+    """
+
+    T_reference_camera: dict[int, Array]
+    points: Array
+    tracks: Tracks
+    rms_px: float
+    joint_covariance: Array
+    covariance_views: tuple[int, ...]
+
+
+def camera_of(problem: Problem) -> pycolmap.Camera:
+    """One ideal camera for all views: keypoints are undistorted, so a focal length is only the unit of pixels."""
+    focal = problem.focal_px()
+    return pycolmap.Camera(model="PINHOLE", width=1, height=1, params=[focal, focal, 0.0, 0.0], camera_id=1)
+
+
+def adjust(
+    problem: Problem,
+    T_reference_camera: Mapping[int, Array],
+    points: Array,
+    tracks: Tracks,
+    *,
+    max_error_px: float,
+    fixed: Sequence[int] = (0,),
+) -> Adjusted:
+    """Refine cameras and points on their reprojection errors, drop what does not fit, and refine again.
+
+    Args:
+        problem: Where the keypoints come from.
+        T_reference_camera: First guess by view; view 0, the identity, among them.
+        points: First guess, (P, 3), in the frame of view 0.
+        tracks: Observations of those views.
+        max_error_px: Observations that miss by more are taken out.
+        fixed: Views whose poses are known; view 0 always is. With one only, lengths are in units of the baseline to
+            the target (view 1), which then has no error.
+
+    Raises:
+        NoEstimateError: Too little is left to determine the target.
+    """
+    for _ in range(2):
+        model = _model(problem, T_reference_camera, points, tracks)
+        adjuster = _adjuster(model, T_reference_camera, fixed)
+        if not adjuster.solve().is_solution_usable():
+            raise NoEstimateError("bundle adjustment did not converge")
+        T_reference_camera, points = _read(model, T_reference_camera, len(points))
+        keep = reprojection_error_px(problem, T_reference_camera, points, tracks) < max_error_px
+        if keep.all():
+            break
+        points, tracks = _keep(points, tracks, keep)
+    error_px = reprojection_error_px(problem, T_reference_camera, points, tracks)
+    unknowns = 3 * len(points) + 6 * (len(T_reference_camera) - len(set(fixed)))
+    redundancy = 2 * len(error_px) - unknowns
+    if redundancy < MIN_REDUNDANCY or not np.isin(tracks.view, [1]).any():
+        raise NoEstimateError("too few observations agree to determine the target camera")
+    variance_px2 = float(np.sum(error_px**2) / redundancy)
+    joint, views = _joint_covariance(model, adjuster, T_reference_camera, fixed)
+    joint = joint * variance_px2
+    if len(set(fixed)) == 1:
+        joint = with_fixed_baseline(joint, views, T_reference_camera, (0, 1))
+    return Adjusted(
+        T_reference_camera=dict(T_reference_camera),
+        points=points,
+        tracks=tracks,
+        rms_px=float(np.sqrt(np.mean(error_px**2) / 2)),
+        joint_covariance=joint,
+        covariance_views=views,
+    )
+
+
+def reprojection_error_px(
+    problem: Problem, T_reference_camera: Mapping[int, Array], points: Array, tracks: Tracks
+) -> Array:
+    """Return each observation's distance from where its point projects, (O,); infinite behind the camera."""
+    focal_px = problem.focal_px()
+    errors = np.full(len(tracks.view), np.inf)
+    for view, T in T_reference_camera.items():
+        rows = np.nonzero(tracks.view == view)[0]
+        local = rigid.transform(rigid.inverse(T), points[tracks.point[rows]])
+        front = local[:, 2] > 0
+        seen = problem.features[view].points[tracks.keypoint[rows[front]]]
+        errors[rows[front]] = focal_px * np.linalg.norm(local[front, :2] / local[front, 2:] - seen, axis=1)
+    return errors
+
+
+def with_fixed_baseline(
+    joint: Array, views: Sequence[int], T_reference_camera: Mapping[int, Array], pair: tuple[int, int]
+) -> Array:
+    """Return the joint covariance in the gauge where the distance between two views has no error.
+
+    Scaling everything by 1 + e moves each camera by dt = e t; the gauge takes out just that motion.
+
+    Args:
+        joint: (6n, 6n) of `views`, in any gauge of scale.
+        views: Order of the blocks; a view that is not among them does not move.
+        T_reference_camera: By view.
+        pair: The two views.
+    """
+    scale_motion = np.concatenate([np.r_[T_reference_camera[view][:3, 3], 0, 0, 0] for view in views])
+    baseline = T_reference_camera[pair[1]][:3, 3] - T_reference_camera[pair[0]][:3, 3]
+    gradient = np.zeros(len(joint))  # of the logarithm of the distance
+    for view, sign in zip(pair, (-1.0, 1.0), strict=True):
+        if view in views:
+            start = 6 * list(views).index(view)
+            gradient[start : start + 3] += sign * baseline / (baseline @ baseline)
+    project = np.eye(len(joint)) - np.outer(scale_motion, gradient)
+    return project @ joint @ project.T
+
+
+def _keep(points: Array, tracks: Tracks, keep: np.ndarray) -> tuple[Array, Tracks]:
+    seen_by = np.bincount(tracks.point[keep], minlength=len(points))
+    keep = keep & (seen_by[tracks.point] >= 2)
+    return points[np.unique(tracks.point[keep])], tracks.where(keep)
+
+
+def _model(
+    problem: Problem, T_reference_camera: Mapping[int, Array], points: Array, tracks: Tracks
+) -> pycolmap.Reconstruction:
+    model = pycolmap.Reconstruction()
+    camera = camera_of(problem)
+    model.add_camera_with_trivial_rig(camera)
+    focal = problem.focal_px()
+    for view, T in sorted(T_reference_camera.items()):
+        image = pycolmap.Image(
+            name=str(view), keypoints=problem.features[view].points * focal, camera_id=1, image_id=view + 1
+        )
+        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(rigid.inverse(T)[:3]))
+    order = np.argsort(tracks.point, kind="stable")
+    starts = np.searchsorted(tracks.point[order], np.arange(len(points) + 1))
+    for index, point in enumerate(points):
+        track = pycolmap.Track()
+        for row in order[starts[index] : starts[index + 1]]:
+            track.add_element(int(tracks.view[row]) + 1, int(tracks.keypoint[row]))
+        model.add_point3D(point, track)
+    return model
+
+
+def _adjuster(
+    model: pycolmap.Reconstruction, T_reference_camera: Mapping[int, Array], fixed: Sequence[int]
+) -> pycolmap.BundleAdjuster:
+    options = pycolmap.BundleAdjustmentOptions()
+    options.print_summary = False
+    options.refine_focal_length = options.refine_principal_point = options.refine_extra_params = False
+    options.ceres.solver_options.max_num_iterations = 50
+    options.ceres.solver_options.function_tolerance = 1e-8
+    config = pycolmap.BundleAdjustmentConfig()
+    for view in T_reference_camera:
+        config.add_image(view + 1)
+    for view in {0, *fixed}:
+        config.set_constant_rig_from_world_pose(view + 1)
+    config.set_constant_cam_intrinsics(1)
+    return pycolmap.create_default_ceres_bundle_adjuster(options, config, model)
+
+
+def _read(
+    model: pycolmap.Reconstruction, views: Mapping[int, Array], points: int
+) -> tuple[dict[int, Array], Array]:
+    cameras = {}
+    for view in views:
+        pose = model.image(view + 1).cam_from_world().inverse()
+        cameras[view] = rigid.make(rotations.nearest_rotation(pose.rotation.matrix()), pose.translation)
+    return cameras, np.array([model.point3D(index + 1).xyz for index in range(points)]).reshape(-1, 3)
+
+
+def _joint_covariance(
+    model: pycolmap.Reconstruction,
+    adjuster: pycolmap.BundleAdjuster,
+    T_reference_camera: Mapping[int, Array],
+    fixed: Sequence[int],
+) -> tuple[Array, tuple[int, ...]]:
+    """Return the covariance for a residual variance of 1 px^2, moved to our error model."""
+    options = pycolmap.BACovarianceOptions()
+    options.params = pycolmap.BACovarianceOptionsParams.POSES
+    found = pycolmap.estimate_ba_covariance(options, model, adjuster)
+    views = tuple(sorted(set(T_reference_camera) - {0, *fixed}))
+    if found is None or 1 not in views:
+        raise NoEstimateError("the target camera is not determined by the observations")
+    joint = np.empty((6 * len(views), 6 * len(views)))
+    jacobian = np.zeros_like(joint)
+    for row, a in enumerate(views):
+        for column, b in enumerate(views):
+            block = found.get_cam_cross_cov_from_world(a + 1, b + 1)
+            if block is None or block.shape != (6, 6):
+                raise NoEstimateError("the covariance of the cameras could not be computed")
+            joint[6 * row : 6 * row + 6, 6 * column : 6 * column + 6] = block
+        jacobian[6 * row : 6 * row + 6, 6 * row : 6 * row + 6] = _to_our_error_model(T_reference_camera[a])
+    return jacobian @ joint @ jacobian.T, views
+
+
+def _to_our_error_model(T_reference_camera: Array) -> Array:
+    """Jacobian of (dt, dr) of T_reference_camera by pycolmap's (rotation tangent, translation) of its inverse.
+
+    With R_cr' = Exp(w) R_cr and t_cr' = t_cr + d: dr = -R w and dt = dr x t - R d, R and t of T_reference_camera.
+    """
+    R, t = T_reference_camera[:3, :3], T_reference_camera[:3, 3]
+    jacobian = np.zeros((6, 6))
+    jacobian[:3, :3] = HALF_ANGLE * rotations.skew(t) @ R
+    jacobian[:3, 3:] = -R
+    jacobian[3:, :3] = -HALF_ANGLE * R
+    return jacobian

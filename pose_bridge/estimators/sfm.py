@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The context rung's estimator: one reconstruction of the real views around both ends (pycolmap, incremental)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pycolmap
+
+from pose_bridge.config import SfmConfig
+from pose_bridge.control import Control
+from pose_bridge.errors import BudgetSpentError, NoEstimateError, PoseBridgeError
+from pose_bridge.estimators import bundle
+from pose_bridge.estimators.base import Array, Estimate, Indices, Problem, Tracks
+from pose_bridge.geometry import rigid, rotations
+from pose_bridge.views import Stage
+
+GOOD_START_RAD = np.radians(10.0)  # more parallax than this does not make an initial pair better
+GENERAL = pycolmap.TwoViewGeometryConfiguration.CALIBRATED
+NO_GEOMETRY = (
+    pycolmap.TwoViewGeometryConfiguration.UNDEFINED,
+    pycolmap.TwoViewGeometryConfiguration.DEGENERATE,
+    pycolmap.TwoViewGeometryConfiguration.MULTIPLE,
+)
+PairGeometry = dict[tuple[int, int], pycolmap.TwoViewGeometry]
+
+
+class SfmEstimator:
+    """Incremental structure from motion with given matches and known intrinsics."""
+
+    name = "sfm"
+    stage = Stage.CONTEXT
+
+    def __init__(self, settings: SfmConfig) -> None:
+        self._settings = settings
+
+    def estimate(self, problem: Problem, control: Control) -> Estimate:
+        """Reconstruct all views and return both ends' cameras.
+
+        Several initial pairs are tried, since a flat scene or little parallax can spoil a start; the model that
+        explains most observations wins.
+
+        Raises:
+            NoEstimateError: No reconstruction holds both ends.
+            CancelledError, BudgetSpentError: From `control`, also in mid-reconstruction.
+        """
+        geometry = verified_pairs(problem, self._settings, control)
+        best: pycolmap.Reconstruction | None = None
+        for start in self._starts(geometry, problem)[: self._settings.starts]:
+            model = self._map(problem, geometry, start, control)
+            if model is not None and (
+                best is None or model.compute_num_observations() > best.compute_num_observations()
+            ):
+                best = model
+        if best is None:
+            raise NoEstimateError("no reconstruction of the real views holds both ends")
+        return self._estimate(problem, best)
+
+    def _starts(self, geometry: PairGeometry, problem: Problem) -> list[tuple[int, int]]:
+        """Initial pairs, best first: many matches, parallax, not flat, and of one side (no wide baseline)."""
+
+        def worth(pair: tuple[int, int]) -> float:
+            found = geometry[pair]
+            parallax = min(1.0, max(found.tri_angle, 0.0) / GOOD_START_RAD)
+            general = 1.0 if found.config == GENERAL else 0.3
+            same_side = 1.0 if problem.sides[pair[0]] == problem.sides[pair[1]] else 0.3
+            return float(len(found.inlier_matches) * parallax * general * same_side)
+
+        return sorted((pair for pair in geometry if worth(pair) > 0), key=worth, reverse=True)
+
+    def _map(
+        self, problem: Problem, geometry: PairGeometry, start: tuple[int, int], control: Control
+    ) -> pycolmap.Reconstruction | None:
+        """Run the incremental pipeline from one initial pair; None unless both ends are in the model."""
+        options = self._options(problem.seed, control)
+        options.init_image_id1, options.init_image_id2 = start[0] + 1, start[1] + 1
+        models = pycolmap.ReconstructionManager()
+        pipeline = pycolmap.IncrementalPipeline(options, _database(problem, geometry), models)
+        stopped: list[PoseBridgeError] = []
+
+        def check() -> None:
+            try:
+                control.check()
+            except PoseBridgeError as error:
+                stopped.append(error)
+                raise
+
+        for moment in (
+            pycolmap.IncrementalPipelineCallback.INITIAL_IMAGE_PAIR_REG_CALLBACK,
+            pycolmap.IncrementalPipelineCallback.NEXT_IMAGE_REG_CALLBACK,
+        ):
+            pipeline.add_callback(int(moment), check)
+        pycolmap.set_random_seed(problem.seed % 2**31)
+        pipeline.run()
+        if stopped:
+            raise stopped[0]
+        control.check()
+        for index in range(models.size()):
+            if {1, 2} <= set(models.get(index).reg_image_ids()):
+                return models.get(index)
+        return None
+
+    def _options(self, seed: int, control: Control) -> pycolmap.IncrementalPipelineOptions:
+        seconds = min(self._settings.max_seconds, control.remaining_s)
+        if seconds < 1e-3:
+            raise BudgetSpentError("no time is left for a reconstruction")
+        options = pycolmap.IncrementalPipelineOptions()
+        options.min_model_size = 2
+        options.multiple_models = False
+        options.extract_colors = False
+        options.num_threads = -1
+        options.random_seed = seed % 2**31
+        options.max_runtime_seconds = int(np.ceil(seconds))
+        options.min_num_matches = self._settings.min_pair_inliers
+        options.ba_refine_focal_length = options.ba_refine_extra_params = False
+        options.mapper.abs_pose_refine_focal_length = options.mapper.abs_pose_refine_extra_params = False
+        options.mapper.filter_max_reproj_error = self._settings.max_error_px
+        return options
+
+    def _estimate(self, problem: Problem, model: pycolmap.Reconstruction) -> Estimate:
+        T_reference_world = _pose(model, 0)
+        cameras = {
+            image - 1: rigid.make(np.eye(3), np.zeros(3)) @ T_reference_world @ rigid.inverse(_pose(model, image - 1))
+            for image in model.reg_image_ids()
+        }
+        cameras = {view: _tidy(T) for view, T in cameras.items()}
+        baseline = float(np.linalg.norm(cameras[1][:3, 3]))
+        ids = sorted(model.point3D_ids())
+        points = np.array([model.point3D(i).xyz for i in ids]).reshape(-1, 3)
+        tracks = Tracks.of_rows(
+            [
+                (index, element.image_id - 1, element.point2D_idx)
+                for index, point in enumerate(ids)
+                for element in model.point3D(point).track.elements
+            ]
+        )
+        adjusted = bundle.adjust(
+            problem,
+            cameras,
+            rigid.transform(_tidy(T_reference_world), points),
+            tracks,
+            max_error_px=self._settings.max_error_px,
+        )
+        return Estimate(
+            stage=self.stage,
+            estimator=self.name,
+            T_reference_camera=adjusted.T_reference_camera,
+            tracks=adjusted.tracks,
+            points=adjusted.points,
+            rms_px=adjusted.rms_px,
+            joint_covariance=adjusted.joint_covariance,
+            covariance_views=adjusted.covariance_views,
+            translation_defined=baseline > 0,
+        )
+
+
+def verified_pairs(problem: Problem, settings: SfmConfig, control: Control) -> PairGeometry:
+    """Return the calibrated two-view geometry of every pair that has one."""
+    focal_px = problem.focal_px()
+    camera = bundle.camera_of(problem)
+    options = pycolmap.TwoViewGeometryOptions()
+    options.detect_watermark = False
+    options.compute_relative_pose = True
+    options.min_num_inliers = settings.min_pair_inliers
+    options.ransac.max_error = settings.max_error_px
+    options.ransac.random_seed = problem.seed % 2**31
+    found: PairGeometry = {}
+    for (a, b), matches in sorted(problem.matches.items()):
+        control.check()
+        if len(matches) < settings.min_pair_inliers:
+            continue
+        geometry = pycolmap.estimate_calibrated_two_view_geometry(
+            camera,
+            problem.features[a].points * focal_px,
+            camera,
+            problem.features[b].points * focal_px,
+            np.asarray(matches, np.uint32),
+            options,
+        )
+        if geometry.config not in NO_GEOMETRY and len(geometry.inlier_matches) >= settings.min_pair_inliers:
+            found[a, b] = geometry
+    return found
+
+
+def _database(problem: Problem, geometry: PairGeometry) -> pycolmap.Database:
+    """In memory: no temporary file that a crash could leave behind."""
+    database = pycolmap.Database.open(":memory:")
+    camera = bundle.camera_of(problem)
+    database.write_camera(camera, use_camera_id=True)
+    rig = pycolmap.Rig(rig_id=1)
+    rig.add_ref_sensor(camera.sensor_id)
+    database.write_rig(rig, use_rig_id=True)
+    for view, image in _images(problem):
+        database.write_image(image, use_image_id=True)
+        frame = pycolmap.Frame(frame_id=view + 1, rig_id=1)
+        frame.add_data_id(pycolmap.data_t(camera.sensor_id, view + 1))
+        database.write_frame(frame, use_frame_id=True)
+        keypoints = problem.features[view].points * problem.focal_px()
+        database.write_keypoints(view + 1, keypoints.astype(np.float32))
+    for (a, b), found in geometry.items():
+        database.write_two_view_geometry(a + 1, b + 1, found)
+    return database
+
+
+def _images(problem: Problem) -> Iterator[tuple[int, pycolmap.Image]]:
+    for view in range(len(problem.views)):
+        yield view, pycolmap.Image(name=f"{view:06d}", camera_id=1, image_id=view + 1)
+
+
+def _pose(model: pycolmap.Reconstruction, view: int) -> Array:
+    return np.vstack([model.image(view + 1).cam_from_world().matrix(), [0, 0, 0, 1]])
+
+
+def _tidy(T: Array) -> Array:
+    return rigid.make(rotations.nearest_rotation(T[:3, :3]), T[:3, 3])
+
+
+__all__ = ["Indices", "SfmEstimator", "verified_pairs"]
