@@ -172,7 +172,7 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bridge:
+class Evidence:
     """What ties the two sides together: the evidence an answer was judged on, and what a figure shows.
 
     Attributes:
@@ -201,7 +201,7 @@ class Answer:
 
     Attributes:
         probability: That the answer is correct in the sense of docs/method.md; NaN when nothing was judged.
-        bridge: Evidence of the estimate that was judged, also when it was rejected.
+        evidence: Of the estimate that was judged, also when it was rejected.
         cameras: T_reference_camera of the views that took part, by id, in the answer's unit of length; empty unless
             accepted.
         elapsed_s: Processing time.
@@ -217,7 +217,7 @@ class Answer:
     scale_sigma: float = float("nan")
     estimator: str = ""
     real_frames: int = 0
-    bridge: Bridge | None = None
+    evidence: Evidence | None = None
     cameras: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     elapsed_s: float = float("nan")
     _T_reference_target: NDArray[np.float64] | None = None

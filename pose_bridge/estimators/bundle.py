@@ -43,7 +43,8 @@ class Adjusted:
 def camera_of(problem: Problem) -> pycolmap.Camera:
     """One ideal camera for all views: keypoints are undistorted, so a focal length is only the unit of pixels."""
     focal = problem.focal_px()
-    return pycolmap.Camera(model="PINHOLE", width=1, height=1, params=[focal, focal, 0.0, 0.0], camera_id=1)
+    size = round(2 * focal)  # pycolmap silently triangulates nothing where focal length and size do not go together
+    return pycolmap.Camera(model="PINHOLE", width=size, height=size, params=[focal, focal, 0.0, 0.0], camera_id=1)
 
 
 def adjust(
