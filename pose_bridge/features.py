@@ -238,7 +238,7 @@ def _best_elsewhere(
     return found
 
 
-class _Once(Generic[T]):
+class Once(Generic[T]):
     """Computes a value per key once, whoever asks first; others wait. Keeps the most recently used ones."""
 
     def __init__(self, limit: int) -> None:
@@ -276,8 +276,8 @@ class FeatureStore:
     def __init__(self, settings: FeaturesConfig, views: ViewsConfig) -> None:
         self.settings = settings
         self._views = views
-        self._features: _Once[Features] = _Once(2 * settings.cache_views)
-        self._matches: _Once[NDArray[np.intp]] = _Once(20 * settings.cache_views)
+        self._features: Once[Features] = Once(2 * settings.cache_views)
+        self._matches: Once[NDArray[np.intp]] = Once(20 * settings.cache_views)
 
     def features(self, view: View, *, wide: bool = False) -> Features:
         """Return the view's features; extracted at the first call.

@@ -11,6 +11,7 @@ import pycolmap
 
 from pose_bridge.errors import NoEstimateError
 from pose_bridge.estimators.base import Array, Problem, Tracks
+from pose_bridge.estimators.pairs import ideal_camera
 from pose_bridge.geometry import rigid, rotations
 
 pycolmap.logging.minloglevel = int(pycolmap.logging.ERROR)
@@ -40,13 +41,6 @@ class Adjusted:
     covariance_views: tuple[int, ...]
 
 
-def camera_of(problem: Problem) -> pycolmap.Camera:
-    """One ideal camera for all views: keypoints are undistorted, so a focal length is only the unit of pixels."""
-    focal = problem.focal_px()
-    size = round(2 * focal)  # pycolmap silently triangulates nothing where focal length and size do not go together
-    return pycolmap.Camera(model="PINHOLE", width=size, height=size, params=[focal, focal, 0.0, 0.0], camera_id=1)
-
-
 def adjust(
     problem: Problem,
     T_reference_camera: Mapping[int, Array],
@@ -70,6 +64,7 @@ def adjust(
     Raises:
         NoEstimateError: Too little is left to determine the target.
     """
+    free_scale = set(fixed) <= {0}
     for _ in range(2):
         model = _model(problem, T_reference_camera, points, tracks)
         adjuster = _adjuster(model, T_reference_camera, fixed)
@@ -88,8 +83,12 @@ def adjust(
     variance_px2 = float(np.sum(error_px**2) / redundancy)
     joint, views = _joint_covariance(model, adjuster, T_reference_camera, fixed)
     joint = joint * variance_px2
-    if len(set(fixed)) == 1:
+    if free_scale:
         joint = with_fixed_baseline(joint, views, T_reference_camera, (0, 1))
+        scale = 1.0 / float(np.linalg.norm(T_reference_camera[1][:3, 3]))
+        T_reference_camera, points = scaled(T_reference_camera, scale), scale * points
+        unit = np.tile([scale] * 3 + [1.0] * 3, len(views))
+        joint = unit[:, None] * joint * unit
     return Adjusted(
         T_reference_camera=dict(T_reference_camera),
         points=points,
@@ -139,6 +138,11 @@ def with_fixed_baseline(
     return project @ joint @ project.T
 
 
+def scaled(T_reference_camera: Mapping[int, Array], scale: float) -> dict[int, Array]:
+    """Return the same cameras with every distance multiplied."""
+    return {view: rigid.make(T[:3, :3], scale * T[:3, 3]) for view, T in T_reference_camera.items()}
+
+
 def _keep(points: Array, tracks: Tracks, keep: np.ndarray) -> tuple[Array, Tracks]:
     seen_by = np.bincount(tracks.point[keep], minlength=len(points))
     keep = keep & (seen_by[tracks.point] >= 2)
@@ -149,7 +153,7 @@ def _model(
     problem: Problem, T_reference_camera: Mapping[int, Array], points: Array, tracks: Tracks
 ) -> pycolmap.Reconstruction:
     model = pycolmap.Reconstruction()
-    camera = camera_of(problem)
+    camera = ideal_camera(problem.focal_px())
     model.add_camera_with_trivial_rig(camera)
     focal = problem.focal_px()
     for view, T in sorted(T_reference_camera.items()):
@@ -187,11 +191,14 @@ def _adjuster(
 def _read(
     model: pycolmap.Reconstruction, views: Mapping[int, Array], points: int
 ) -> tuple[dict[int, Array], Array]:
-    cameras = {}
-    for view in views:
-        pose = model.image(view + 1).cam_from_world().inverse()
-        cameras[view] = rigid.make(rotations.nearest_rotation(pose.rotation.matrix()), pose.translation)
+    cameras = {view: T_world_camera(model, view) for view in views}
     return cameras, np.array([model.point3D(index + 1).xyz for index in range(points)]).reshape(-1, 3)
+
+
+def T_world_camera(model: pycolmap.Reconstruction, view: int) -> Array:
+    """Pose of one view in the model, exactly rigid, (4, 4)."""
+    pose = model.image(view + 1).cam_from_world().inverse()
+    return rigid.make(rotations.nearest_rotation(pose.rotation.matrix()), pose.translation)
 
 
 def _joint_covariance(
@@ -216,6 +223,8 @@ def _joint_covariance(
                 raise NoEstimateError("the covariance of the cameras could not be computed")
             joint[6 * row : 6 * row + 6, 6 * column : 6 * column + 6] = block
         jacobian[6 * row : 6 * row + 6, 6 * row : 6 * row + 6] = _to_our_error_model(T_reference_camera[a])
+    if not (np.isfinite(joint).all() and np.isfinite(jacobian).all()):
+        raise NoEstimateError("the target camera is not determined by the observations")
     return jacobian @ joint @ jacobian.T, views
 
 

@@ -12,18 +12,14 @@ from pose_bridge.config import SfmConfig
 from pose_bridge.control import Control
 from pose_bridge.errors import BudgetSpentError, NoEstimateError, PoseBridgeError
 from pose_bridge.estimators import bundle
-from pose_bridge.estimators.base import Array, Estimate, Indices, Problem, Tracks
-from pose_bridge.geometry import rigid, rotations
+from pose_bridge.estimators.base import Estimate, Problem, Tracks
+from pose_bridge.estimators.pairs import PairGeometry, PairVerifier, ideal_camera
+from pose_bridge.geometry import rigid
 from pose_bridge.views import Stage
 
+MIN_START_DEG = 1.0  # parallax of an initial pair
 GOOD_START_RAD = np.radians(10.0)  # more parallax than this does not make an initial pair better
 GENERAL = pycolmap.TwoViewGeometryConfiguration.CALIBRATED
-NO_GEOMETRY = (
-    pycolmap.TwoViewGeometryConfiguration.UNDEFINED,
-    pycolmap.TwoViewGeometryConfiguration.DEGENERATE,
-    pycolmap.TwoViewGeometryConfiguration.MULTIPLE,
-)
-PairGeometry = dict[tuple[int, int], pycolmap.TwoViewGeometry]
 
 
 class SfmEstimator:
@@ -32,30 +28,23 @@ class SfmEstimator:
     name = "sfm"
     stage = Stage.CONTEXT
 
-    def __init__(self, settings: SfmConfig) -> None:
+    def __init__(self, settings: SfmConfig, verifier: PairVerifier) -> None:
         self._settings = settings
+        self._verifier = verifier
 
     def estimate(self, problem: Problem, control: Control) -> Estimate:
         """Reconstruct all views and return both ends' cameras.
-
-        Several initial pairs are tried, since a flat scene or little parallax can spoil a start; the model that
-        explains most observations wins.
 
         Raises:
             NoEstimateError: No reconstruction holds both ends.
             CancelledError, BudgetSpentError: From `control`, also in mid-reconstruction.
         """
-        geometry = verified_pairs(problem, self._settings, control)
-        best: pycolmap.Reconstruction | None = None
+        geometry = self._verifier.verify(problem, control)
         for start in self._starts(geometry, problem)[: self._settings.starts]:
             model = self._map(problem, geometry, start, control)
-            if model is not None and (
-                best is None or model.compute_num_observations() > best.compute_num_observations()
-            ):
-                best = model
-        if best is None:
-            raise NoEstimateError("no reconstruction of the real views holds both ends")
-        return self._estimate(problem, best)
+            if model is not None:
+                return self._estimate(problem, model)
+        raise NoEstimateError("no reconstruction of the real views holds both ends")
 
     def _starts(self, geometry: PairGeometry, problem: Problem) -> list[tuple[int, int]]:
         """Initial pairs, best first: many matches, parallax, not flat, and of one side (no wide baseline)."""
@@ -116,16 +105,22 @@ class SfmEstimator:
         options.ba_refine_focal_length = options.ba_refine_extra_params = False
         options.mapper.abs_pose_refine_focal_length = options.mapper.abs_pose_refine_extra_params = False
         options.mapper.filter_max_reproj_error = self._settings.max_error_px
+        # The initial pair is ours to choose; without this, an unsuitable one is tried again hundreds of times.
+        options.mapper.init_min_tri_angle = MIN_START_DEG
+        options.mapper.init_min_num_inliers = self._settings.min_pair_inliers
+        # Rough adjustments on the way: `bundle.adjust` does the last one.
+        options.ba_global_frames_ratio = options.ba_global_points_ratio = 1.4
+        options.ba_global_function_tolerance = options.ba_local_function_tolerance = 1e-5
+        options.ba_global_max_num_iterations, options.ba_local_max_num_iterations = 15, 8
+        options.ba_global_max_refinements, options.ba_local_max_refinements = 2, 1
         return options
 
     def _estimate(self, problem: Problem, model: pycolmap.Reconstruction) -> Estimate:
-        T_reference_world = _pose(model, 0)
+        T_world_reference = bundle.T_world_camera(model, 0)
         cameras = {
-            image - 1: rigid.make(np.eye(3), np.zeros(3)) @ T_reference_world @ rigid.inverse(_pose(model, image - 1))
+            image - 1: rigid.relative(T_world_reference, bundle.T_world_camera(model, image - 1))
             for image in model.reg_image_ids()
         }
-        cameras = {view: _tidy(T) for view, T in cameras.items()}
-        baseline = float(np.linalg.norm(cameras[1][:3, 3]))
         ids = sorted(model.point3D_ids())
         points = np.array([model.point3D(i).xyz for i in ids]).reshape(-1, 3)
         tracks = Tracks.of_rows(
@@ -138,7 +133,7 @@ class SfmEstimator:
         adjusted = bundle.adjust(
             problem,
             cameras,
-            rigid.transform(_tidy(T_reference_world), points),
+            rigid.transform(rigid.inverse(T_world_reference), points),
             tracks,
             max_error_px=self._settings.max_error_px,
         )
@@ -151,42 +146,13 @@ class SfmEstimator:
             rms_px=adjusted.rms_px,
             joint_covariance=adjusted.joint_covariance,
             covariance_views=adjusted.covariance_views,
-            translation_defined=baseline > 0,
         )
-
-
-def verified_pairs(problem: Problem, settings: SfmConfig, control: Control) -> PairGeometry:
-    """Return the calibrated two-view geometry of every pair that has one."""
-    focal_px = problem.focal_px()
-    camera = bundle.camera_of(problem)
-    options = pycolmap.TwoViewGeometryOptions()
-    options.detect_watermark = False
-    options.compute_relative_pose = True
-    options.min_num_inliers = settings.min_pair_inliers
-    options.ransac.max_error = settings.max_error_px
-    options.ransac.random_seed = problem.seed % 2**31
-    found: PairGeometry = {}
-    for (a, b), matches in sorted(problem.matches.items()):
-        control.check()
-        if len(matches) < settings.min_pair_inliers:
-            continue
-        geometry = pycolmap.estimate_calibrated_two_view_geometry(
-            camera,
-            problem.features[a].points * focal_px,
-            camera,
-            problem.features[b].points * focal_px,
-            np.asarray(matches, np.uint32),
-            options,
-        )
-        if geometry.config not in NO_GEOMETRY and len(geometry.inlier_matches) >= settings.min_pair_inliers:
-            found[a, b] = geometry
-    return found
 
 
 def _database(problem: Problem, geometry: PairGeometry) -> pycolmap.Database:
     """In memory: no temporary file that a crash could leave behind."""
     database = pycolmap.Database.open(":memory:")
-    camera = bundle.camera_of(problem)
+    camera = ideal_camera(problem.focal_px())
     database.write_camera(camera, use_camera_id=True)
     rig = pycolmap.Rig(rig_id=1)
     rig.add_ref_sensor(camera.sensor_id)
@@ -206,14 +172,3 @@ def _database(problem: Problem, geometry: PairGeometry) -> pycolmap.Database:
 def _images(problem: Problem) -> Iterator[tuple[int, pycolmap.Image]]:
     for view in range(len(problem.views)):
         yield view, pycolmap.Image(name=f"{view:06d}", camera_id=1, image_id=view + 1)
-
-
-def _pose(model: pycolmap.Reconstruction, view: int) -> Array:
-    return np.vstack([model.image(view + 1).cam_from_world().matrix(), [0, 0, 0, 1]])
-
-
-def _tidy(T: Array) -> Array:
-    return rigid.make(rotations.nearest_rotation(T[:3, :3]), T[:3, 3])
-
-
-__all__ = ["Indices", "SfmEstimator", "verified_pairs"]

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From views to a problem that an estimator can solve: choose context, match it, and strengthen the weakest links."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pose_bridge.config import ContextConfig
+from pose_bridge.control import Control
+from pose_bridge.estimators.base import Indices, Problem
+from pose_bridge.estimators.pairs import PairVerifier
+from pose_bridge.features import FeatureStore
+from pose_bridge.keyframes import selection
+from pose_bridge.views import Question, View
+
+BATCH = 4  # pairs that are matched before the weakest link is looked for again
+
+
+class Linker:
+    """Builds problems; features, matches and two-view geometries are remembered from one question to the next."""
+
+    def __init__(self, settings: ContextConfig, features: FeatureStore, verifier: PairVerifier) -> None:
+        self._settings = settings
+        self._store = features
+        self._verifier = verifier
+
+    def pair(self, question: Question, control: Control) -> Problem:
+        """The two views alone."""
+        return self._problem([question.reference, question.target], [0, 1], question.seed, control)
+
+    def reference_side(self, question: Question, control: Control) -> Problem:
+        """The target and the views around the reference."""
+        views = [question.reference, question.target, *question.reference_context]
+        return self._selected(views, [0, 1] + [0] * len(question.reference_context), question.seed, control)
+
+    def context(self, question: Question, control: Control) -> Problem:
+        """All real views around both ends, the links across the gap matched with simulated tilts too."""
+        views = [question.reference, question.target, *question.reference_context, *question.target_context]
+        sides = [0, 1] + [0] * len(question.reference_context) + [1] * len(question.target_context)
+        return self.widened(self._selected(views, sides, question.seed, control), control)
+
+    def widened(self, problem: Problem, control: Control) -> Problem:
+        """Match again with simulated tilts where the path between the two ends is weakest, most promising pairs first.
+
+        After each few pairs it is looked up anew where that is, until `context.wide_pairs` are spent.
+        """
+        matches = dict(problem.matches)
+        plain = {pair: len(found) for pair, found in matches.items()}
+        strength = self._strength(problem, control)
+        left = set(matches)
+        features = list(problem.features)
+        for _ in range(0, self._settings.wide_pairs, BATCH):
+            beyond = selection.weakest_link(strength)
+            across = [pair for pair in left if beyond[pair[0]] != beyond[pair[1]]]
+            if not across:
+                break
+            chosen = _spread(sorted(across, key=lambda pair: (-plain[pair], pair)), BATCH)
+            left -= set(chosen)
+            control.check()
+            views = sorted({view for pair in chosen for view in pair})
+            for view, found in zip(views, self._extract([problem.views[v] for v in views], True), strict=True):
+                features[view] = found
+            for pair, found in zip(chosen, self._match(problem.views, chosen, True, control), strict=True):
+                matches[pair] = found
+            problem = Problem(problem.views, tuple(features), matches, problem.sides, problem.seed)
+            for pair, geometry in self._verifier.verify(problem, control, chosen).items():
+                strength[pair] = strength[pair[::-1]] = len(geometry.inlier_matches)
+        return problem
+
+    def _selected(self, views: list[View], sides: list[int], seed: int, control: Control) -> Problem:
+        """Leave out pictures that are there twice, and more views than `context.max_views`."""
+        first = {view.fingerprint: index for index, view in reversed(list(enumerate(views)))}
+        keep = [index for index, view in enumerate(views) if index < 2 or first[view.fingerprint] == index]
+        problem = self._problem([views[i] for i in keep], [sides[i] for i in keep], seed, control)
+        if len(keep) <= self._settings.max_views:
+            return problem
+        chosen = selection.select(_overlap(problem), np.array(problem.sides), self._settings.max_views)
+        return self._problem([problem.views[i] for i in chosen], [problem.sides[i] for i in chosen], seed, control)
+
+    def _problem(self, views: Sequence[View], sides: Sequence[int], seed: int, control: Control) -> Problem:
+        control.check()
+        features = self._extract(views, False)
+        pairs = list(combinations(range(len(views)), 2))
+        matches = dict(zip(pairs, self._match(views, pairs, False, control), strict=True))
+        return Problem(tuple(views), tuple(features), matches, tuple(sides), seed)
+
+    def _extract(self, views: Sequence[View], wide: bool) -> list:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(lambda view: self._store.features(view, wide=wide), views))
+
+    def _match(
+        self, views: Sequence[View], pairs: Sequence[tuple[int, int]], wide: bool, control: Control
+    ) -> list[Indices]:
+        def one(pair: tuple[int, int]) -> Indices:
+            control.check()
+            return self._store.matches(views[pair[0]], views[pair[1]], wide=wide)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(one, pairs))
+
+    def _strength(self, problem: Problem, control: Control) -> NDArray[np.float64]:
+        strength = np.zeros((len(problem.views),) * 2)
+        for pair, geometry in self._verifier.verify(problem, control).items():
+            strength[pair] = strength[pair[::-1]] = len(geometry.inlier_matches)
+        return strength
+
+
+def _spread(pairs: list[tuple[int, int]], count: int) -> list[tuple[int, int]]:
+    """The first few pairs in which no view appears twice, filled up with those that come first."""
+    used: set[int] = set()
+    apart = []
+    for pair in pairs:
+        if not used & set(pair):
+            apart.append(pair)
+            used |= set(pair)
+    rest = [pair for pair in pairs if pair not in set(apart)]
+    return (apart + rest)[:count]
+
+
+def _overlap(problem: Problem) -> NDArray[np.float64]:
+    overlap = np.zeros((len(problem.views),) * 2)
+    for (a, b), pairs in problem.matches.items():
+        keypoints = min(len(problem.features[a].points), len(problem.features[b].points))
+        overlap[a, b] = overlap[b, a] = len(pairs) / max(keypoints, 1)
+    return overlap

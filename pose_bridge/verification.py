@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ties the two sides together, and how far to believe it.
+
+An estimate is judged on the tracks across the weakest cut between the reference and the target, not on how well each
+side fits itself: a repeated wallpaper flower links two sides with hundreds of consistent tracks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+
+from pose_bridge.estimators.base import Array, Estimate, Indices, Problem
+from pose_bridge.geometry import distances, epipolar, rigid
+from pose_bridge.views import Evidence, Stage
+
+AGREE_PX = 3.0  # a match this near to its epipolar line agrees with the estimate
+CELL_DEG = 3.0  # tracks in one cell of this size count as one patch
+SAME_ROTATION_DEG = 3.0  # a rival nearer than this is the same answer
+SAME_DIRECTION_DEG = 8.0
+MODEL_FILE = Path(__file__).with_name("verification_model.json")
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """The weakest cut between the reference and the target.
+
+    Attributes:
+        target_side: Whether each view of the problem lies on the target's side; views that took no part do not.
+        points: Indices of the estimate's points that are seen on both sides.
+    """
+
+    target_side: NDArray[np.bool_]
+    points: Indices
+
+
+def weakest_cut(estimate: Estimate, views: int) -> Cut:
+    """Find the fewest tracks whose loss would part the reference from the target (max-flow, min-cut).
+
+    A track carries one unit, whatever the number of views that see it.
+    """
+    seen = estimate.tracks.visible(views) >= 0
+    points = len(seen)
+    point, view = np.nonzero(seen)
+    entry, leave, node = point, points + point, 2 * points + view
+    plenty = np.full(len(point), points + 1)
+    rows = np.concatenate([node, np.arange(points), leave])
+    columns = np.concatenate([entry, points + np.arange(points), node])
+    capacity = np.concatenate([plenty, np.ones(points, int), plenty]).astype(np.int32)
+    size = 2 * points + views
+    network = csr_array((capacity, (rows, columns)), shape=(size, size))
+    flow = maximum_flow(network, 2 * points, 2 * points + 1).flow
+    left_over = csr_array(network - flow)
+    left_over.eliminate_zeros()
+    reached = np.zeros(size, bool)
+    reached[breadth_first_order(left_over, 2 * points, return_predecessors=False)] = True
+    takes_part = np.isin(np.arange(views), list(estimate.T_reference_camera))
+    target_side = ~reached[2 * points :] & takes_part
+    reference_side = reached[2 * points :] & takes_part
+    linking = seen[:, target_side].any(axis=1) & seen[:, reference_side].any(axis=1)
+    return Cut(target_side, np.nonzero(linking)[0])
+
+
+def gather(problem: Problem, estimate: Estimate) -> Evidence:
+    """Measure what ties the two sides of an estimate together."""
+    cut = weakest_cut(estimate, len(problem.views))
+    visible = estimate.tracks.visible(len(problem.views))[cut.points] >= 0
+    reference_view = int(np.where(~cut.target_side, visible.sum(axis=0), -1).argmax())
+    target_view = int(np.where(cut.target_side, visible.sum(axis=0), -1).argmax())
+    reference_rays = _rays(estimate, cut.points[visible[:, reference_view]], reference_view)
+    target_rays = _rays(estimate, cut.points[visible[:, target_view]], target_view)
+    agreeing, total = _agreement(problem, estimate, cut)
+    features = {
+        "log_tracks": float(np.log(max(len(cut.points), 1))),
+        "log_patches": float(np.log(max(1, min(_patches(reference_rays), _patches(target_rays))))),
+        "spread_deg": min(_spread_deg(reference_rays), _spread_deg(target_rays)),
+        "agreement": agreeing / max(total, 1),
+        "linked_share": _linked_share(problem, estimate, cut),
+        "log_parallax_deg": float(np.log(max(_parallax_deg(estimate, cut, visible), 0.1))),
+        "rms_px": estimate.rms_px,
+        "log_rotation_sigma_deg": float(np.log(max(rotation_sigma_deg(estimate), 1e-3))),
+        "rival_tracks": 0.0,
+        "rival_patches": 0.0,
+    }
+    both = cut.points[visible[:, reference_view] & visible[:, target_view]]
+    keypoints = estimate.tracks.visible(len(problem.views))[both]
+    return Evidence(
+        tracks=len(cut.points),
+        features=features,
+        reference_view_id=problem.views[reference_view].id,
+        target_view_id=problem.views[target_view].id,
+        reference_points_px=problem.features[reference_view].points_px[keypoints[:, reference_view]],
+        target_points_px=problem.features[target_view].points_px[keypoints[:, target_view]],
+    )
+
+
+def without_links(problem: Problem, estimate: Estimate) -> Problem:
+    """Return the problem without the matches across the weakest cut that agree with the estimate.
+
+    What another alignment of the two sides would rest on is left.
+    """
+    cut = weakest_cut(estimate, len(problem.views))
+    tied = estimate.tracks.visible(len(problem.views))[cut.points]
+    matches = dict(problem.matches)
+    for (a, b), pairs in problem.matches.items():
+        if cut.target_side[a] == cut.target_side[b] or not {a, b} <= set(estimate.T_reference_camera):
+            continue
+        used = np.isin(pairs[:, 0], tied[:, a]) | np.isin(pairs[:, 1], tied[:, b])
+        matches[a, b] = pairs[~used & ~_agrees(problem, estimate, a, b, pairs)]
+    return dataclasses.replace(problem, matches=matches)
+
+
+def with_rival(evidence: Evidence, rival: Evidence | None) -> Evidence:
+    """Return the evidence with what speaks for another alignment, relative to what speaks for this one."""
+    if rival is None:
+        return evidence
+    features = dict(evidence.features)
+    for name in ("tracks", "patches"):
+        features[f"rival_{name}"] = float(
+            np.exp(min(0.0, rival.features[f"log_{name}"] - evidence.features[f"log_{name}"]))
+        )
+    return dataclasses.replace(evidence, features=features)
+
+
+def same_answer(a: Estimate, b: Estimate) -> bool:
+    """Whether two estimates of one question agree, as far as both know."""
+    T_a, T_b = a.T_reference_target, b.T_reference_target
+    if distances.rotation_error_deg(T_a[:3, :3], T_b[:3, :3]) > SAME_ROTATION_DEG:
+        return False
+    if not (a.translation_defined and b.translation_defined):
+        return True
+    return distances.translation_error_deg(T_a[:3, 3], T_b[:3, 3]) < SAME_DIRECTION_DEG
+
+
+def probability(evidence: Evidence, stage: Stage) -> float:
+    """Return how probable it is that an estimate with this evidence is correct (docs/method.md)."""
+    model = _model()[stage.name.lower()]
+    logit = model["intercept"] + sum(
+        weight * (np.clip(evidence.features[name], *model["range"][name]) - model["mean"][name]) / model["std"][name]
+        for name, weight in model["weights"].items()
+    )
+    return float(1.0 / (1.0 + np.exp(-logit)))
+
+
+def rotation_sigma_deg(estimate: Estimate) -> float:
+    """Largest standard deviation of the rotation."""
+    return float(np.degrees(np.sqrt(np.linalg.eigvalsh(estimate.covariance[3:, 3:])[-1])))
+
+
+@cache
+def _model() -> Mapping[str, dict]:
+    return json.loads(MODEL_FILE.read_text())["stages"]
+
+
+def _rays(estimate: Estimate, points: Indices, view: int) -> Array:
+    """Unit vectors from a camera to points, (N, 3)."""
+    local = rigid.transform(rigid.inverse(estimate.T_reference_camera[view]), estimate.points[points])
+    return local / np.linalg.norm(local, axis=1, keepdims=True)
+
+
+def _patches(rays: Array) -> int:
+    angles_deg = np.degrees(np.c_[np.arctan2(rays[:, 0], rays[:, 2]), np.arcsin(np.clip(rays[:, 1], -1, 1))])
+    return len(np.unique(np.floor(angles_deg / CELL_DEG), axis=0))
+
+
+def _spread_deg(rays: Array) -> float:
+    """Standard deviation of the rays along the direction in which they spread least."""
+    if len(rays) < 3:
+        return 0.0
+    singular = np.linalg.svd(rays - rays.mean(axis=0), compute_uv=False)
+    return float(np.degrees(singular[1] / np.sqrt(len(rays))))
+
+
+def _agrees(problem: Problem, estimate: Estimate, a: int, b: int, pairs: Indices) -> NDArray[np.bool_]:
+    x_a, x_b = problem.features[a].points[pairs[:, 0]], problem.features[b].points[pairs[:, 1]]
+    T_b_a = rigid.relative(estimate.T_reference_camera[b], estimate.T_reference_camera[a])
+    limit = AGREE_PX / problem.focal_px()
+    if np.linalg.norm(T_b_a[:3, 3]) < 1e-9:  # no translation: the point stays on its ray
+        turned = np.c_[x_a, np.ones(len(x_a))] @ T_b_a[:3, :3].T
+        return np.linalg.norm(turned[:, :2] / turned[:, 2:] - x_b, axis=1) < limit
+    error = epipolar.sampson_error(epipolar.essential_from_pose(T_b_a), x_a, x_b)
+    return (error < limit) & epipolar.in_front(T_b_a, x_a, x_b)
+
+
+def _agreement(problem: Problem, estimate: Estimate, cut: Cut) -> tuple[int, int]:
+    """Of the matches across the cut, in the pairs that agree best, how many agree, and how many there are."""
+    counts = []
+    for (a, b), pairs in problem.matches.items():
+        crosses = cut.target_side[a] != cut.target_side[b] and {a, b} <= set(estimate.T_reference_camera)
+        if crosses and len(pairs):
+            counts.append((int(_agrees(problem, estimate, a, b, pairs).sum()), len(pairs)))
+    best = sorted(counts, reverse=True)[:5]
+    return sum(agreeing for agreeing, _ in best), sum(total for _, total in best)
+
+
+def _linked_share(problem: Problem, estimate: Estimate, cut: Cut) -> float:
+    """Of one side's points that the other side's best linked view should see, the share that it does.
+
+    Of the two directions, the better one: points of one side may be hidden from the other.
+    """
+    visible = estimate.tracks.visible(len(problem.views)) >= 0
+    linking = np.zeros(len(visible), bool)
+    linking[cut.points] = True
+    shares = []
+    for side in (cut.target_side, ~cut.target_side):
+        own = visible[:, side].any(axis=1)
+        others = np.nonzero(~side)[0]
+        view = int(others[visible[linking][:, others].sum(axis=0).argmax()])
+        if view not in estimate.T_reference_camera:
+            continue
+        inside = _inside(problem, estimate, view)
+        shares.append((own & linking & inside).sum() / max((own & inside).sum(), 1))
+    return float(max(shares, default=0.0))
+
+
+def side_of(cut: Cut) -> NDArray[np.bool_]:
+    return cut.target_side
+
+
+def _inside(problem: Problem, estimate: Estimate, view: int) -> NDArray[np.bool_]:
+    camera = problem.views[view].camera
+    local = rigid.transform(rigid.inverse(estimate.T_reference_camera[view]), estimate.points)
+    px = camera.project(local)
+    with np.errstate(invalid="ignore"):
+        return np.asarray((px >= 0).all(axis=1) & (px[:, 0] < camera.width) & (px[:, 1] < camera.height))
+
+
+def _parallax_deg(estimate: Estimate, cut: Cut, visible: NDArray[np.bool_]) -> float:
+    """Median angle under which linking points see the two sides' views that see most of them."""
+    if not len(cut.points):
+        return 0.0
+    a = int(np.where(~cut.target_side, visible.sum(axis=0), -1).argmax())
+    b = int(np.where(cut.target_side, visible.sum(axis=0), -1).argmax())
+    points = estimate.points[cut.points]
+    to_a, to_b = (estimate.T_reference_camera[view][:3, 3] - points for view in (a, b))
+    cosine = np.sum(to_a * to_b, axis=1) / (np.linalg.norm(to_a, axis=1) * np.linalg.norm(to_b, axis=1))
+    return float(np.degrees(np.median(np.arccos(np.clip(cosine, -1, 1)))))
