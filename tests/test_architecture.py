@@ -17,8 +17,10 @@ PACKAGE = "pose_bridge"
 FLOORS = (
     {"errors"},
     {"config"},
+    {"control"},
     {"geometry"},
     {"views"},
+    {"photographs"},
     {"features"},
     {"estimators", "generators", "selection", "keyframes"},
     {"verification", "scale", "covariance"},

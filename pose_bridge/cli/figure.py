@@ -28,6 +28,8 @@ _DPI = 150
 _PICTURES_WIDTH_IN, _MAP_WIDTH_IN = 6.6, 5.4
 _HEIGHT_IN = (3.4, 10.0)
 _MAX_LINES = 60
+_GAP = 1.02  # where the right picture begins, in widths of the left one
+_LEGEND = {"columnspacing": 1.3, "handletextpad": 0.4, "handlelength": 1.2}
 _MAX_SIDE_PX = 900
 _SHOWN_SIGMAS = 2.0
 _FRUSTUM = 0.13  # depth, as a part of the map's extent
@@ -73,46 +75,44 @@ def draw(question: Question, answer: Answer, path: Path) -> None:
 
 
 def _compose(figure: Figure, question: Question, answer: Answer) -> None:
-    pictures, right = figure.subfigures(1, 2, width_ratios=(_PICTURES_WIDTH_IN, _MAP_WIDTH_IN))
-    rows = _rows(question, answer)
-    top, *below = pictures.subfigures(
-        len(rows), 1, squeeze=False, height_ratios=[_share(row) for row in rows]
-    )[:, 0]
-    ends = ((question.reference, "Reference", _REFERENCE), (question.target, "Target", _TARGET))
-    widths = [view.camera.width / view.camera.height for view, _, _ in ends]
-    for axes, (view, name, colour) in zip(top.subplots(1, 2, width_ratios=widths), ends, strict=True):
-        _show(axes, view.image, (0, view.camera.width, view.camera.height, 0))
-        axes.set_title(f"{name}: {_short(view.id)}", color=colour)
-    for row in below:
-        assert answer.evidence is not None
-        _draw_links(row.subplots(), rows[1], answer.evidence)
+    halves = figure.subfigures(1, 2, squeeze=False, width_ratios=(_PICTURES_WIDTH_IN, _MAP_WIDTH_IN))
+    pictures, right = halves[0]
+    pairs = _pairs(question, answer)
+    rows = pictures.subplots(len(pairs), 1, squeeze=False, height_ratios=[_share(pair) for pair in pairs])[
+        :, 0
+    ]
+    for axes, pair in zip(rows, pairs, strict=True):
+        _draw_pair(axes, pair, ends=(question.reference.id, question.target.id))
+    if answer.evidence is not None and _bridging(question, answer.evidence) == pairs[-1]:
+        _draw_links(rows[-1], pairs[-1], answer.evidence)
     axes = right.subplots()
     if words.has_pose(answer):
         _draw_map(axes, question, answer)
+        right.legend(loc="outside lower center", ncols=4, frameon=False, **_LEGEND)
     else:
         _draw_reason(axes, question, answer)
 
 
-def _rows(question: Question, answer: Answer) -> list[tuple[View, View]]:
+def _pairs(question: Question, answer: Answer) -> list[tuple[View, View]]:
     """Return the pairs that are shown below each other: the ends, and the two views that bridge them."""
+    ends = (question.reference, question.target)
+    bridging = None if answer.evidence is None else _bridging(question, answer.evidence)
+    return [ends] if bridging in (None, ends) else [ends, bridging]
+
+
+def _bridging(question: Question, evidence: Evidence) -> tuple[View, View] | None:
     views = {view.id: view for view in _views(question)}
-    rows = [(question.reference, question.target)]
-    if answer.evidence is not None:
-        bridging = [
-            views.get(name) for name in (answer.evidence.reference_view_id, answer.evidence.target_view_id)
-        ]
-        if bridging[0] is not None and bridging[1] is not None:
-            rows.append((bridging[0], bridging[1]))
-    return rows
+    left, right = views.get(evidence.reference_view_id), views.get(evidence.target_view_id)
+    return None if left is None or right is None else (left, right)
 
 
-def _share(row: tuple[View, View]) -> float:
+def _share(pair: tuple[View, View]) -> float:
     """Height over width of two pictures beside each other."""
-    return 1.0 / sum(view.camera.width / view.camera.height for view in row)
+    return 1.0 / sum(view.camera.width / view.camera.height for view in pair)
 
 
 def _size_in(question: Question, answer: Answer) -> tuple[float, float]:
-    height_in = sum(_share(row) * _PICTURES_WIDTH_IN + 0.45 for row in _rows(question, answer))
+    height_in = sum(_share(pair) * _PICTURES_WIDTH_IN + 0.5 for pair in _pairs(question, answer))
     return _PICTURES_WIDTH_IN + _MAP_WIDTH_IN, float(np.clip(height_in, *_HEIGHT_IN))
 
 
@@ -120,60 +120,85 @@ def _views(question: Question) -> Iterator[View]:
     yield from (question.reference, question.target, *question.reference_context, *question.target_context)
 
 
-def _show(axes: Axes, image: NDArray[np.uint8], extent: tuple[float, float, float, float]) -> None:
-    scale = _MAX_SIDE_PX / max(image.shape[:2])
-    if scale < 1.0:  # matplotlib keeps every pixel in memory as four floats
-        image = np.asarray(
-            cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8
+def _draw_pair(axes: Axes, pair: tuple[View, View], ends: tuple[str, str]) -> None:
+    """Draw two pictures beside each other, at the height of the left one, with their names above."""
+    T_axes_right = _right_place(pair)
+    for view, end, (scale, offset) in zip(pair, ends, ((1.0, 0.0), T_axes_right), strict=True):
+        width, height = view.camera.width * scale, view.camera.height * scale
+        axes.imshow(
+            _small(view.image), extent=(offset, offset + width, height, 0), interpolation="antialiased"
         )
-    axes.imshow(image, extent=extent, interpolation="antialiased")
+        side, colour = ("Reference: ", _REFERENCE) if view is pair[0] else ("Target: ", _TARGET)
+        axes.annotate(
+            (side if view.id == end else "") + _short(view.id),
+            (offset + width / 2.0, 0.0),
+            (0.0, 4.0),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            color=colour,
+        )
+    axes.set_xlim(0.0, offset + width)
+    axes.set_ylim(height, 0.0)
     axes.set_axis_off()
 
 
-def _draw_links(axes: Axes, row: tuple[View, View], evidence: Evidence) -> None:
-    """Draw the two bridging views at one height, and lines between what both see."""
+def _right_place(pair: tuple[View, View]) -> tuple[float, float]:
+    """Return the scale and the offset, px of the left picture, at which the right one is drawn."""
+    left, right = pair
+    return left.camera.height / right.camera.height, left.camera.width * _GAP
+
+
+def _small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    scale = _MAX_SIDE_PX / max(image.shape[:2])
+    if scale >= 1.0:
+        return image
+    # matplotlib would hold every pixel in memory as four floats
+    return np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _draw_links(axes: Axes, pair: tuple[View, View], evidence: Evidence) -> None:
+    """Draw lines between what both views see, and how many there are below."""
     from matplotlib import colormaps
     from matplotlib.collections import LineCollection
 
-    left, right = row
-    scale = left.camera.height / right.camera.height
-    offset_px = left.camera.width * 1.02
-    _show(axes, left.image, (0, left.camera.width, left.camera.height, 0))
-    _show(axes, right.image, (offset_px, offset_px + right.camera.width * scale, left.camera.height, 0))
-    axes.set_xlim(0, offset_px + right.camera.width * scale)
-    starts, ends = evidence.reference_points_px, evidence.target_points_px * scale + (offset_px, 0.0)
-    # Evenly over the height of the picture, so that few lines stand for all.
+    scale, offset = _right_place(pair)
+    starts, ends = evidence.reference_points_px, evidence.target_points_px * scale + (offset, 0.0)
+    # Evenly over the height of the picture, so that a few lines stand for all.
     order = np.argsort(starts[:, 1], kind="stable")
     shown = order[np.unique(np.linspace(0, len(order) - 1, min(_MAX_LINES, len(order))).astype(int))]
     if len(shown):
-        colours = colormaps["turbo"](0.05 + 0.9 * np.clip(starts[shown, 1] / left.camera.height, 0.0, 1.0))
+        colours = colormaps["turbo"](np.linspace(0.05, 0.95, len(shown)))
         lines = np.stack([starts[shown], ends[shown]], axis=1)
-        axes.add_collection(LineCollection(list(lines), colors=colours, linewidths=0.6, alpha=0.75))
-        for points in (starts, ends):
+        axes.add_collection(LineCollection(list(lines), colors=colours, linewidths=0.55, alpha=0.8))
+        for points in (starts[shown], ends[shown]):
             axes.scatter(
-                points[shown, 0],
-                points[shown, 1],
-                s=7,
-                c=colours,
-                edgecolors="white",
-                linewidths=0.3,
-                zorder=3,
+                points[:, 0], points[:, 1], s=7, c=colours, edgecolors="white", linewidths=0.3, zorder=3
             )
     count = f"{evidence.tracks} tracks link the two sides"
     if len(shown) < evidence.tracks:
-        count += f" ({len(shown)} shown)"
-    axes.set_title(f"{count}: {_short(left.id, 20)} and {_short(right.id, 20)}")
+        count += f"; {len(shown)} are shown"
+    axes.annotate(count, (0.5, 0.0), (0.0, -5.0), "axes fraction", "offset points", ha="center", va="top")
 
 
 def _draw_reason(axes: Axes, question: Question, answer: Answer) -> None:
-    paragraphs = [words.headline(answer, question.require), answer.reason_text.capitalize()]
+    axes.set_axis_off()
+    headline = _filled(words.headline(answer, question.require), 40)
+    axes.text(
+        0.05,
+        0.56,
+        headline,
+        va="bottom",
+        fontsize=13,
+        weight="bold",
+        linespacing=1.3,
+        transform=axes.transAxes,
+    )
+    paragraphs = [answer.reason_text[:1].upper() + answer.reason_text[1:]]
     if helps := words.advice(answer, question.require):
         paragraphs.append(f"What would help: {helps}.")
-    text = "\n\n".join(textwrap.fill(paragraph, 46) for paragraph in paragraphs if paragraph)
-    axes.set_axis_off()
-    axes.text(
-        0.5, 0.5, text, ha="center", va="center", fontsize=11, linespacing=1.4, transform=axes.transAxes
-    )
+    text = "\n\n".join(_filled(paragraph, 52) for paragraph in paragraphs if paragraph)
+    axes.text(0.05, 0.53, text, va="top", fontsize=10.5, linespacing=1.4, transform=axes.transAxes)
 
 
 def _draw_map(axes: Axes, question: Question, answer: Answer) -> None:
@@ -188,7 +213,7 @@ def _draw_map(axes: Axes, question: Question, answer: Answer) -> None:
     names = set()
     for view in sorted(_views(question), key=lambda view: view.id in colours):
         if view.id in cameras:
-            name, colour = colours.get(view.id, ("photographs between", _CONTEXT))
+            name, colour = colours.get(view.id, ("other photographs", _CONTEXT))
             label = None if name in names else name
             names.add(name)
             _draw_camera(axes, view, cameras[view.id], extent * _FRUSTUM, colour, label)
@@ -214,12 +239,13 @@ def _finish_map(axes: Axes, question: Question, answer: Answer, extent: float) -
     axes.grid(color="#e4e4e4", linewidth=0.5)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    title = textwrap.fill(words.headline(answer, question.require), 64)
+    title = _filled(words.headline(answer, question.require), 58)
     if np.isfinite(answer.probability):
         title += f"\n{answer.status.name.capitalize()} on the {answer.stage.name.lower()} rung,"
         title += f" probability {answer.probability:.2f}"
-    axes.set_title(f"{title}\n\nCameras from above", loc="left", linespacing=1.35)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=4, frameon=False, handlelength=1.2)
+    axes.set_title(
+        f"{title}\n\nCameras from above, in the reference camera's axes", loc="left", linespacing=1.35
+    )
 
 
 def _draw_camera(axes: Axes, view: View, T: Array, depth: float, colour: str, label: str | None) -> None:
@@ -250,6 +276,10 @@ def _cameras(question: Question, answer: Answer) -> dict[str, Array]:
             T[:3, 3] /= baseline
         return {**cameras, **ends}
     return {**cameras, **ends} if metric else ends
+
+
+def _filled(text: str, width: int) -> str:
+    return textwrap.fill(text, width, break_on_hyphens=False)
 
 
 def _short(name: str, length: int = 34) -> str:

@@ -106,6 +106,7 @@ class SfmEstimator:
         options.mapper.abs_pose_refine_focal_length = options.mapper.abs_pose_refine_extra_params = False
         options.mapper.filter_max_reproj_error = self._settings.max_error_px
         # The initial pair is ours to choose; without this, an unsuitable one is tried again hundreds of times.
+        options.init_num_trials = 1
         options.mapper.init_min_tri_angle = MIN_START_DEG
         options.mapper.init_min_num_inliers = self._settings.min_pair_inliers
         # Rough adjustments on the way: `bundle.adjust` does the last one.

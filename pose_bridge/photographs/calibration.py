@@ -167,7 +167,7 @@ def camera_from_notes(
         aspect_taken = max(width_taken, height_taken) / min(width_taken, height_taken)
         if abs(aspect / aspect_taken - 1.0) > _MAX_ASPECT_CHANGE:
             raise BadCameraError(
-                f"{path}: cropped since it was taken ({width_taken:g}x{height_taken:g}, now {width}x{height}), "
+                f"{path}: cropped from {width_taken:g}x{height_taken:g} to {width}x{height}, "
                 f"so that its focal length is unknown; {_ASK}"
             )
     focal_px = _focal_px(exif, width, height)

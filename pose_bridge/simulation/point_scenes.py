@@ -30,6 +30,7 @@ Range = tuple[float, float]
 
 IMAGE_SIZES = ((360, 640), (640, 480))  # width, height
 MARGIN_M = 0.3  # between cameras and walls or boxes
+MOST_BOX_M = 1.8
 UP = np.array([0.0, 0.0, 1.0])  # of a room: z; its corner is the origin
 FACING_COS = np.cos(np.radians(75.0))  # surfaces seen at a flatter angle show no keypoint
 BETWEEN_VIEWS = (3, 8)
@@ -68,6 +69,7 @@ class PointSceneConfig:
         texture_per_m2: Points on walls and floor; boxes carry `box_texture` times as many.
         box_texture: See above.
         boxes: In a room.
+        twins: Share of scenes with the same piece of furniture before both ends, seen from about the same side.
         focal_px: Of all views of a question.
         reach_deg: Change of viewing direction over which a descriptor becomes another; scenes that reach far stand
             for matches with simulated tilts.
@@ -85,6 +87,7 @@ class PointSceneConfig:
     texture_per_m2: Range = (80.0, 500.0)
     box_texture: float = 2.0
     boxes: tuple[int, int] = (2, 14)
+    twins: float = 0.5
     focal_px: Range = (350.0, 700.0)
     reach_deg: Range = (22.0, 60.0)
     dropout: Range = (0.2, 0.6)
@@ -195,11 +198,10 @@ def simulate(seed: int, settings: PointSceneConfig | None = None) -> SimulatedQu
 
     T_world_camera, sides = _walk(rng, settings, kind, room_m, camera)
     decorator = _Decorator(rng, settings)
-    eyes = np.array([T[:3, 3] for T in T_world_camera])
-    here = decorator.place(room_m, eyes, 0)
+    here = decorator.place(room_m, T_world_camera, 0)
     places = [here, here]
     if kind is Kind.OTHER_ROOM:
-        places[1] = decorator.place(room_m, eyes, len(here.cloud.points))
+        places[1] = decorator.place(room_m, T_world_camera, len(here.cloud.points))
 
     look = _Look(rng, settings, decorator.textures)
     seen = [look.see(camera, T, places[side]) for T, side in zip(T_world_camera, sides, strict=True)]
@@ -346,32 +348,41 @@ class _Decorator:
         self._motifs = [self._motif() for _ in range(round(np.exp(rng.uniform(0.0, np.log(MOST_MOTIFS)))))]
         self._bricks = [(np.zeros((1, 2)), self._new(1)) for _ in range(rng.integers(2, 30))]
         self._papered = rng.random()  # how much of what repeats does so on a lattice
-        self._models = [self._box_model() for _ in range(rng.integers(1, 6))]
-        self._same_furniture = self.repetition * rng.uniform(0.3, 1.0)
+        self._models = [
+            self._box_model(0.5 * self.repetition * rng.random(), symmetric=rng.random() < 0.3)
+            for _ in range(rng.integers(1, 7))
+        ]
+        self._same_furniture = rng.random() ** 2
+        self._twins = rng.random() < settings.twins  # the same thing before both ends, seen from about one side
 
-    def place(self, room_m: Array, eyes: Array, first_id: int) -> _Place:
-        """Furnish a room of this size around cameras at `eyes`, (N, 3)."""
-        rng, clouds, boxes = self._rng, self._shell(room_m), []
-        for _ in range(rng.integers(*self._settings.boxes, endpoint=True)):
-            half, cloud = self._box_model()
-            if rng.random() < self._same_furniture:
-                half, cloud = self._models[rng.integers(len(self._models))]
-            yaw = rng.choice([0.0, 0.5 * np.pi, rng.uniform(0.0, 2.0 * np.pi)])
-            R = rotations.so3_exp(yaw * UP)
-            centre = rng.uniform(0.0, 1.0, 3) * room_m
-            centre[2] = half[2] if rng.random() < 0.7 else rng.uniform(half[2], room_m[2] - half[2])
-            apart = np.abs((eyes - centre) @ R) - half
-            if (apart.max(axis=1) > MARGIN_M).all():
+    def place(self, room_m: Array, T_world_camera: list[Array], first_id: int) -> _Place:
+        """Furnish a room of this size around the cameras, of which the first two are the ends."""
+        rng, clouds = self._rng, self._shell(room_m)
+        boxes: list[tuple[Array, Array, Array]] = []
+        eyes = np.array([T[:3, 3] for T in T_world_camera])
+
+        def stand(model: tuple[Array, _Cloud], spot: Array, yaw_rad: float) -> None:
+            half, cloud = model
+            R = rotations.so3_exp(yaw_rad * UP)
+            centre = np.array([*spot[:2], half[2] if rng.random() < 0.7 else rng.uniform(half[2], room_m[2] - half[2])])
+            if ((np.abs((eyes - centre) @ R) - half).max(axis=1) > MARGIN_M).all():
                 clouds.append(cloud.moved(R, centre))
                 boxes.append((centre, R, half))
+
+        for T in T_world_camera[:2] if self._twins else []:
+            ahead = T[:3, 3] + rng.uniform(1.3, 2.6) * T[:3, 2]
+            yaw_rad = np.arctan2(T[1, 2], T[0, 2]) + rng.normal(0.0, 0.2)
+            stand(self._models[0], np.clip(ahead, 0.0, room_m), yaw_rad)
+        for _ in range(rng.integers(*self._settings.boxes, endpoint=True)):
+            model = self._box_model(self.repetition, symmetric=False)
+            if rng.random() < self._same_furniture:
+                model = self._models[rng.integers(len(self._models))]
+            stand(model, rng.uniform(0.0, 1.0, 3) * room_m, rng.choice([0.0, 0.5 * np.pi, rng.uniform(-np.pi, np.pi)]))
         centres, turns, halves = zip(*boxes, strict=True) if boxes else ((), (), ())
-        return _Place(
-            _Cloud.join(clouds),
-            _Boxes(
-                np.array(centres).reshape(-1, 3), np.array(turns).reshape(-1, 3, 3), np.array(halves).reshape(-1, 3)
-            ),
-            first_id,
+        standing = _Boxes(
+            np.array(centres).reshape(-1, 3), np.array(turns).reshape(-1, 3, 3), np.array(halves).reshape(-1, 3)
         )
+        return _Place(_Cloud.join(clouds), standing, first_id)
 
     def _shell(self, room_m: Array) -> list[_Cloud]:
         """Walls, floor and ceiling, some of them bare."""
@@ -381,42 +392,50 @@ class _Decorator:
             density = 0.1 * rng.random() if rng.random() < 0.25 else rng.uniform(0.3, 1.5)
             if axis == 2:
                 density *= 0.4 if sign < 0 else 0.1
-            clouds.append(self._face(half, axis, sign, density * self._texture_per_m2, outward=-1.0).moved(np.eye(3), half))
+            clouds.append(self._face(half, axis, sign, density * self._texture_per_m2, self.repetition, outward=-1.0).moved(np.eye(3), half))
         return clouds
 
-    def _box_model(self) -> tuple[Array, _Cloud]:
-        """Half sizes, (3,), and points on all faces but the lowest."""
-        half = 0.5 * np.exp(self._rng.uniform(np.log(0.2), np.log(1.4), 3))
+    def _box_model(self, repetition: float, *, symmetric: bool) -> tuple[Array, _Cloud]:
+        """Half sizes, (3,), and points on all faces but the lowest; a symmetric one looks the same from behind."""
+        half = 0.5 * np.exp(self._rng.uniform(np.log(0.2), np.log(MOST_BOX_M), 3))
         density = self._rng.uniform(0.2, 1.5) * self._settings.box_texture * self._texture_per_m2
-        faces = [(0, -1.0), (0, 1.0), (1, -1.0), (1, 1.0), (2, 1.0)]
-        return half, _Cloud.join(self._face(half, axis, sign, density, outward=1.0) for axis, sign in faces)
+        sides, top = [(0, 1.0), (1, 1.0), (0, -1.0), (1, -1.0)], (2, 1.0)
+        faces = [
+            self._face(half, axis, sign, density, repetition, outward=1.0)
+            for axis, sign in [*(sides[:2] if symmetric else sides), top]
+        ]
+        if symmetric:
+            faces += [face.moved(np.diag([-1.0, -1.0, 1.0]), np.zeros(3)) for face in faces[:2]]
+        return half, _Cloud.join(faces)
 
-    def _face(self, half: Array, axis: int, sign: float, per_m2: float, *, outward: float) -> _Cloud:
+    def _face(self, half: Array, axis: int, sign: float, per_m2: float, repetition: float, *, outward: float) -> _Cloud:
         """One painted face of a box around the origin."""
         normal = outward * sign * np.eye(3)[axis]
         along = np.eye(3)[1] if axis == 2 else UP
         frame = np.stack([np.cross(along, normal), along, normal], axis=1)
         size = 2.0 * np.abs(half @ frame[:, :2])
-        spots, turns_rad, textures = self._paint(size, per_m2)
+        spots, turns_rad, textures = self._paint(size, per_m2, repetition)
         cos, sin, zero = np.cos(turns_rad), np.sin(turns_rad), np.zeros(len(turns_rad))
         turned = np.stack([cos, -sin, zero, sin, cos, zero, zero, zero, zero + 1.0], axis=1).reshape(-1, 3, 3)
         return _Cloud(spots @ frame[:, :2].T + sign * half * np.eye(3)[axis], frame @ turned, textures)
 
-    def _paint(self, size: Array, per_m2: float) -> tuple[Array, Array, NDArray[np.intp]]:
+    def _paint(self, size: Array, per_m2: float, repetition: float) -> tuple[Array, Array, NDArray[np.intp]]:
         """Return spots on a face, (N, 2), from its middle, how they are turned (N,), and their textures (N,)."""
         rng, count = self._rng, per_m2 * float(np.prod(size))
-        single = rng.poisson(count * (1.0 - self.repetition))
+        single = rng.poisson(count * (1.0 - repetition))
         spots, turns, textures = [rng.uniform(-0.5, 0.5, (single, 2)) * size], [np.zeros(single)], [self._new(single)]
         bricks = rng.random() < 0.2
         outline, ids = self._motifs[rng.integers(len(self._motifs))]
-        copies = rng.poisson(count * self.repetition / (8 if bricks else len(outline)))
+        copies = rng.poisson(count * repetition / (8 if bricks else len(outline)))
         papered = rng.random() < self._papered
         lattice = self._lattice(size, copies)
+        lattice = lattice[rng.random(len(lattice)) < rng.choice([1.0, rng.random()])]
+        hung = rng.permutation(max(copies, len(self._motifs))) % len(self._motifs)
         for copy in range(len(lattice) if papered else copies):
             if bricks:
                 outline, ids = self._bricks[copy % len(self._bricks)]
             elif not papered:
-                outline, ids = self._motifs[rng.integers(len(self._motifs))]
+                outline, ids = self._motifs[hung[copy]]
             turn = 0.0 if papered or rng.random() < 0.7 else rng.uniform(0.0, 2.0 * np.pi)
             R = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
             middle = lattice[copy] if papered else rng.uniform(-0.5, 0.5, 2) * size
@@ -434,7 +453,7 @@ class _Decorator:
         return np.stack(np.meshgrid(*steps), axis=2).reshape(-1, 2)
 
     def _motif(self) -> tuple[Array, NDArray[np.intp]]:
-        size = np.exp(self._rng.uniform(np.log(0.1), np.log(0.8)))
+        size = np.exp(self._rng.uniform(np.log(0.1), np.log(1.0)))
         count = int(20 + 100 * size * self._rng.random())
         return self._rng.uniform(-0.5, 0.5, (count, 2)) * size * self._rng.uniform(0.5, 1.0, 2), self._new(count)
 

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The register rung's estimator: the target against points seen from the posed views around the reference."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from itertools import combinations
+
+import numpy as np
+import pycolmap
+
+from pose_bridge.config import RegisterConfig
+from pose_bridge.control import Control
+from pose_bridge.errors import NoEstimateError
+from pose_bridge.estimators import bundle
+from pose_bridge.estimators.base import Array, Estimate, Indices, Problem, Tracks
+from pose_bridge.estimators.pairs import PairVerifier, ideal_camera
+from pose_bridge.estimators.sfm import SfmEstimator
+from pose_bridge.geometry import epipolar, rigid, rotations
+from pose_bridge.views import Stage
+
+ODOMETRY_ERROR_PX = 6.0  # how far odometry's poses may put a match off its epipolar line
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _PosedSide:
+    """The reference side: its cameras and the points they see, in the reference camera's frame."""
+
+    T_reference_camera: Mapping[int, Array]
+    tracks: Tracks
+    points: Array
+    metric: bool
+
+
+class RegistrationEstimator:
+    """Triangulates from the reference views, resects the target (LO-RANSAC and refinement), adjusts."""
+
+    name = "registration"
+    stage = Stage.REGISTER
+
+    def __init__(self, settings: RegisterConfig, verifier: PairVerifier, sfm: SfmEstimator) -> None:
+        self._settings = settings
+        self._verifier = verifier
+        self._sfm = sfm
+
+    def estimate(self, problem: Problem, control: Control) -> Estimate:
+        """Estimate the target's pose; the problem holds the target and views of the reference side only.
+
+        The reference views' poses come from odometry where all have them, else from a reconstruction of that side.
+
+        Raises:
+            NoEstimateError: No points on the reference side, or too few of them are seen by the target.
+            CancelledError, BudgetSpentError: From `control`.
+        """
+        side = self._by_odometry(problem, control) or self._by_reconstruction(problem, control)
+        control.check()
+        keypoints, points = _target_observations(problem, side.tracks)
+        T_target_reference, inliers = self._resect(problem, keypoints, side.points[points])
+        seen = Tracks(
+            np.r_[side.tracks.point, points[inliers]],
+            np.r_[side.tracks.view, np.ones(inliers.sum(), np.intp)],
+            np.r_[side.tracks.keypoint, keypoints[inliers]],
+        )
+        adjusted = bundle.adjust(
+            problem,
+            {**side.T_reference_camera, 1: rigid.inverse(T_target_reference)},
+            side.points,
+            seen,
+            max_error_px=self._settings.max_error_px,
+            fixed=tuple(side.T_reference_camera) if side.metric else (0,),
+        )
+        return Estimate(
+            stage=self.stage,
+            estimator=self.name,
+            T_reference_camera=adjusted.T_reference_camera,
+            tracks=adjusted.tracks,
+            points=adjusted.points,
+            rms_px=adjusted.rms_px,
+            joint_covariance=adjusted.joint_covariance,
+            covariance_views=adjusted.covariance_views,
+            metric=side.metric,
+        )
+
+    def _by_reconstruction(self, problem: Problem, control: Control) -> _PosedSide:
+        own = [view for view in range(len(problem.views)) if view != 1]
+        if len(own) < 2:
+            raise NoEstimateError("no context around the reference to register the target against")
+        index = {view: new for new, view in enumerate(own)}
+        # Another view stands in for the target: the one that shares most with the reference.
+        second = max(own[1:], key=lambda view: len(problem.matches[0, view]))
+        index[second], index[own[1]] = 1, index[second]
+        found = self._sfm.estimate(_renumbered(problem, index), control)
+        back = {new: view for view, new in index.items()}
+        view = np.array([back[new] for new in range(len(own))])[found.tracks.view]
+        cameras = {back[new]: T for new, T in found.T_reference_camera.items()}
+        return _PosedSide(cameras, Tracks(found.tracks.point, view, found.tracks.keypoint), found.points, metric=False)
+
+    def _by_odometry(self, problem: Problem, control: Control) -> _PosedSide | None:
+        """Points triangulated with odometry's poses; None where it is missing or has no baseline."""
+        own = [view for view in range(len(problem.views)) if view != 1]
+        known = [problem.views[view].T_side_camera for view in own]
+        poses = [T for T in known if T is not None]
+        if len(own) < 2 or len(poses) < len(own):
+            return None
+        cameras = {view: rigid.relative(poses[0], T) for view, T in zip(own, poses, strict=True)}
+        pairs = [pair for pair in combinations(own, 2) if pair in problem.matches]
+        rows: list[tuple[int, int, int]] = []
+        points: list[Array] = []
+        for a, b in self._verifier.verify(problem, control, pairs):
+            kept, found = self._triangulated(problem, cameras, a, b)
+            start = sum(map(len, points))
+            rows += [(start + k, a, int(i)) for k, i in enumerate(kept[:, 0])]
+            rows += [(start + k, b, int(j)) for k, j in enumerate(kept[:, 1])]
+            points.append(found)
+        if not rows:
+            return None
+        cloud, tracks = _one_point_a_keypoint(np.vstack(points), Tracks.of_rows(rows))
+        return _PosedSide(cameras, tracks, cloud, metric=True)
+
+    def _triangulated(
+        self, problem: Problem, cameras: Mapping[int, Array], a: int, b: int
+    ) -> tuple[Indices, Array]:
+        matches = problem.matches[a, b]
+        x_a, x_b = problem.features[a].points[matches[:, 0]], problem.features[b].points[matches[:, 1]]
+        T_b_a = rigid.relative(cameras[b], cameras[a])
+        if np.linalg.norm(T_b_a[:3, 3]) == 0.0:
+            return matches[:0], np.empty((0, 3))
+        error_px = problem.focal_px() * epipolar.sampson_error(epipolar.essential_from_pose(T_b_a), x_a, x_b)
+        wide = epipolar.parallax_rad(T_b_a, x_a, x_b) > np.radians(self._settings.min_triangulation_deg)
+        good = (error_px < ODOMETRY_ERROR_PX) & wide & epipolar.in_front(T_b_a, x_a, x_b)
+        return matches[good], rigid.transform(cameras[a], epipolar.triangulate(T_b_a, x_a[good], x_b[good]))
+
+    def _resect(self, problem: Problem, keypoints: Indices, points: Array) -> tuple[Array, np.ndarray]:
+        if len(points) < self._settings.min_inliers:
+            raise NoEstimateError(
+                f"the target sees {len(points)} points of the reference side, {self._settings.min_inliers} needed"
+            )
+        options = pycolmap.AbsolutePoseEstimationOptions()
+        options.ransac.max_error = self._settings.max_error_px
+        options.ransac.random_seed = problem.seed % 2**31
+        focal_px = problem.focal_px()
+        found = pycolmap.estimate_and_refine_absolute_pose(
+            problem.features[1].points[keypoints] * focal_px, points, ideal_camera(focal_px), options
+        )
+        if found is None or found["num_inliers"] < self._settings.min_inliers:
+            raise NoEstimateError("too few points of the reference side agree on where the target is")
+        pose = found["cam_from_world"]
+        T = rigid.make(rotations.nearest_rotation(pose.rotation.matrix()), pose.translation)
+        return T, np.asarray(found["inlier_mask"], bool)
+
+
+def _target_observations(problem: Problem, tracks: Tracks) -> tuple[Indices, Indices]:
+    """Return which target keypoint shows which point; a keypoint and a point appear once."""
+    point_of = {(int(v), int(k)): int(p) for p, v, k in zip(tracks.point, tracks.view, tracks.keypoint, strict=True)}
+    seen: dict[int, int] = {}
+    for (a, b), matches in sorted(problem.matches.items()):
+        if 1 not in (a, b):
+            continue
+        other, own, theirs = (a, matches[:, 1], matches[:, 0]) if b == 1 else (b, matches[:, 0], matches[:, 1])
+        for keypoint, match in zip(own, theirs, strict=True):
+            point = point_of.get((other, int(match)))
+            if point is not None:
+                seen.setdefault(int(keypoint), point)
+    once = {point: keypoint for keypoint, point in reversed(list(seen.items()))}
+    return np.array(list(once.values()), np.intp), np.array(list(once), np.intp)
+
+
+def _one_point_a_keypoint(points: Array, tracks: Tracks) -> tuple[Array, Tracks]:
+    """Keep, of points that share a keypoint, the first one, and drop what is left with one view."""
+    _, first = np.unique(np.stack([tracks.view, tracks.keypoint]), axis=1, return_index=True)
+    keep = np.zeros(len(tracks.point), bool)
+    keep[first] = True
+    keep &= np.bincount(tracks.point[keep], minlength=len(points))[tracks.point] >= 2
+    return points[np.unique(tracks.point[keep])], tracks.where(keep)
+
+
+def _renumbered(problem: Problem, index: Mapping[int, int]) -> Problem:
+    """The views that `index` names, in that order."""
+    order = sorted(index, key=lambda view: index[view])
+    matches = {}
+    for (a, b), found in problem.matches.items():
+        if a in index and b in index:
+            new = (index[a], index[b])
+            matches[tuple(sorted(new))] = found if new[0] < new[1] else found[:, ::-1]
+    return Problem(
+        [problem.views[view] for view in order],
+        [problem.features[view] for view in order],
+        matches,
+        [problem.sides[view] for view in order],
+        problem.seed,
+    )
