@@ -1,24 +1,168 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ladder."""
+"""The ladder: rungs from cheap to dear; each answer is verified; it climbs until as much is known as was asked.
+
+    direct     the two views alone
+    register   the target against the views around the reference
+    context    one reconstruction of the real views around both ends
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pose_bridge import covariance, scale, verification
 from pose_bridge.config import Config
 from pose_bridge.control import Control
-from pose_bridge.views import Answer, Question, Reason
+from pose_bridge.errors import BudgetSpentError, NoEstimateError
+from pose_bridge.estimators.base import Estimate, Estimator, Problem
+from pose_bridge.estimators.pairs import PairVerifier
+from pose_bridge.estimators.registration import RegistrationEstimator
+from pose_bridge.estimators.sfm import SfmEstimator
+from pose_bridge.estimators.two_view import TwoViewEstimator
+from pose_bridge.features import FeatureStore
+from pose_bridge.linking import Linker
+from pose_bridge.views import Answer, Evidence, Question, Reason, Require, ScaleSource, Status, Translation
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One step of the ladder: which views it uses, and what turns them into cameras."""
+
+    problem: Callable[[Question, Control], Problem]
+    estimator: Estimator
+    applies: Callable[[Question], bool] = lambda question: True
 
 
 class Bridge:
-    """Answers questions; keeps the features of the views it has seen."""
+    """Answers questions; features, matches and two-view geometries of views seen before are remembered."""
 
     def __init__(self, config: Config | None = None) -> None:
-        self._config = config or Config()
+        self._config = config = config or Config()
+        self._store = FeatureStore(config.features, config.views)
+        verifier = PairVerifier(config.sfm)
+        linker = Linker(config.context, self._store, verifier)
+        sfm = SfmEstimator(config.sfm, verifier)
+        self._rungs = (
+            Rung(linker.pair, TwoViewEstimator(config.two_view)),
+            Rung(
+                linker.reference_side,
+                RegistrationEstimator(config.register, verifier, sfm),
+                lambda question: bool(question.reference_context),
+            ),
+            Rung(
+                linker.context,
+                sfm,
+                lambda question: bool(question.reference_context or question.target_context),
+            ),
+        )
 
     def answer(self, question: Question, control: Control | None = None) -> Answer:
         """Say where the target camera is, seen from the reference camera, or why that is not known.
 
+        Climbs until `question.require` is met. When the budget is spent, the best answer so far is the answer.
+
         Raises:
-            CancelledError: From `control`.
-            BadInputError: The question cannot be meant.
+            BadInputError: A view cannot be used at all (too small).
+            CancelledError: The caller cancelled.
         """
-        return Answer.rejected(Reason.NO_OVERLAP, "not built yet")
+        control = control or Control()
+        control.start(self._config.bridge.budget_s if question.budget_s is None else question.budget_s)
+        best = Answer.rejected(Reason.NO_OVERLAP, "nothing ties the two views together")
+        try:
+            for answer in self._climb(question, control):
+                log.info("%s: %s %s", answer.stage.name, answer.status.name, answer.reason_text)
+                if _worth(answer) >= _worth(best):
+                    best = answer
+                    control.better(best)
+                if best.accepted and best.translation >= _wanted(question.require):
+                    break
+        except BudgetSpentError as error:
+            if not best.accepted:
+                best = dataclasses.replace(best, reason=Reason.BUDGET, reason_text=f"{error}; {best.reason_text}")
+        return dataclasses.replace(best, elapsed_s=control.elapsed_s)
+
+    def _climb(self, question: Question, control: Control) -> Iterator[Answer]:
+        """One answer per rung, accepted or not."""
+        control.step("looking at the two views")
+        poor = self._poor_views(question)
+        if poor:
+            yield Answer.rejected(Reason.POOR_VIEWS, poor)
+            return
+        for rung in self._rungs:
+            stage = rung.estimator.stage
+            if stage > question.max_stage or not rung.applies(question):
+                continue
+            control.step(f"{stage.name.lower()}: matching")
+            problem = rung.problem(question, control)
+            control.step(f"{stage.name.lower()}: estimating")
+            try:
+                found = verification.candidates(
+                    rung.estimator, problem, control, self._config.context.alternatives
+                )
+                best = max(found, key=lambda pair: verification.probability(pair[1], stage))
+                yield self._judged(question, problem, *best)
+            except NoEstimateError as error:
+                yield Answer.rejected(Reason.NO_OVERLAP, str(error), stage=stage, real_frames=len(problem.views))
+
+    def _judged(self, question: Question, problem: Problem, estimate: Estimate, evidence: Evidence) -> Answer:
+        settings = self._config.verification
+        asked = settings.min_probability if question.min_probability is None else question.min_probability
+        verdict = verification.judge(estimate, evidence, settings, asked)
+        known = {
+            "stage": estimate.stage,
+            "estimator": estimate.estimator,
+            "probability": verdict.probability,
+            "real_frames": len(estimate.T_reference_camera),
+            "evidence": evidence,
+        }
+        if verdict.reason is not Reason.NONE:
+            return Answer.rejected(verdict.reason, verdict.text, **known)
+        try:
+            metres = scale.metric_scale(problem, estimate, self._config.scale)
+        except scale.NoScaleError as error:
+            if error.reason is Reason.SCALE_CONFLICT:
+                return Answer.rejected(error.reason, str(error), **known)
+            metres = scale.unknown(str(error))
+        T, matrix = covariance.with_scale(estimate, metres.factor, metres.sigma)
+        translation, doubt = covariance.translation(estimate, metres.known, settings)
+        return Answer(
+            status=Status.ACCEPTED,
+            reason_text=doubt or metres.name,
+            translation=translation,
+            scale_source=metres.source,
+            scale_sigma=metres.sigma if translation is Translation.METRIC else float("nan"),
+            cameras={
+                problem.views[view].id: camera
+                for view, camera in covariance.scaled_cameras(estimate, metres.factor).items()
+            },
+            _T_reference_target=T,
+            _covariance=matrix,
+            _direction_sigma_rad=covariance.direction_sigma_rad(estimate),
+            **known,
+        )
+
+    def _poor_views(self, question: Question) -> str:
+        """Why the two views cannot be used, or nothing."""
+        if question.reference.fingerprint == question.target.fingerprint:
+            return "reference and target are the same picture"
+        needed = self._config.verification.min_tracks
+        for view in (question.reference, question.target):
+            found = len(self._store.features(view).points)
+            if found < needed:
+                return f"view {view.id} shows {found} points that can be told apart, {needed} are needed: is it dark, blurred or blank?"
+        return ""
+
+
+def _wanted(require: Require) -> Translation:
+    return Translation(int(require))
+
+
+def _worth(answer: Answer) -> tuple[bool, int, bool, float]:
+    """What makes one answer better than another: accepted, how much it says, and how surely."""
+    judged = answer.evidence is not None
+    return answer.accepted, int(answer.translation), judged, answer.probability if judged else 0.0

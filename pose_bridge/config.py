@@ -38,7 +38,7 @@ def _check(group: str, item: dataclasses.Field[Any], kind: type, value: Any) -> 
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return _check(group, item, float, float(value))
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ConfigError(f"{group}.{item.name} must be a {kind.__name__}, got {value!r}")
+        raise ConfigError(f"{group}.{item.name} must be of type {kind.__name__}, got {value!r}")
     low, high = item.metadata["low"], item.metadata["high"]
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{group}.{item.name} must be finite, got {value}")
@@ -106,7 +106,7 @@ class ContextConfig(_Checked):
         20, "pairs across the gap that are matched with simulated tilts, the most promising first", low=0, high=10000
     )
     alternatives: int = setting(
-        2, "rival alignments that are looked for once an answer's links are taken away", low=1, high=10
+        1, "rival alignments that are looked for once an answer's links are taken away", low=1, high=10
     )
 
 
@@ -147,6 +147,9 @@ class ScaleConfig(_Checked):
     )
     max_scale_sigma: float = setting(
         0.2, "a relative standard deviation of the scale above this is no scale", low=0.001, high=1.0
+    )
+    depth_sigma: float = setting(
+        0.02, "relative standard deviation that all depths of one view have in common", low=0.0001, high=1.0
     )
     min_depth_points: int = setting(15, "points with depth that a scale needs", low=3, high=10000)
 

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from pose_bridge.errors import BudgetSpentError, CancelledError
 
@@ -15,21 +16,26 @@ class Control:
     """Handed down to every step; a step calls `check` between two pieces of work.
 
     Args:
-        budget_s: Seconds from now until `check` raises; None for no limit.
         cancelled: Set by the caller, from any thread, to stop.
         on_progress: Called with what is being done, for people.
+        on_better: Called with the best answer so far (`views.Answer`), each time there is a better one.
     """
 
     def __init__(
         self,
-        budget_s: float | None = None,
         cancelled: threading.Event | None = None,
         on_progress: Callable[[str], None] | None = None,
+        on_better: Callable[[Any], None] | None = None,
     ) -> None:
-        self._start_s = time.monotonic()
-        self._budget_s = math.inf if budget_s is None else budget_s
         self._cancelled = cancelled or threading.Event()
         self._on_progress = on_progress
+        self._on_better = on_better
+        self.start(math.inf)
+
+    def start(self, budget_s: float) -> None:
+        """Start the clock: from now, `check` raises after this many seconds."""
+        self._start_s = time.monotonic()
+        self._budget_s = budget_s
 
     @property
     def elapsed_s(self) -> float:
@@ -58,3 +64,8 @@ class Control:
         self.check()
         if self._on_progress is not None:
             self._on_progress(what)
+
+    def better(self, answer: Any) -> None:
+        """Tell the caller about the best answer so far."""
+        if self._on_better is not None:
+            self._on_better(answer)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,14 +19,20 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
-from pose_bridge.estimators.base import Array, Estimate, Indices, Problem
+from pose_bridge.config import VerificationConfig
+from pose_bridge.control import Control
+from pose_bridge.errors import NoEstimateError
+from pose_bridge.estimators.base import Array, Estimate, Estimator, Indices, Problem
 from pose_bridge.geometry import distances, epipolar, rigid
-from pose_bridge.views import Evidence, Stage
+from pose_bridge.views import Evidence, Reason, Stage
 
 AGREE_PX = 3.0  # a match this near to its epipolar line agrees with the estimate
 CELL_DEG = 3.0  # tracks in one cell of this size count as one patch
 SAME_ROTATION_DEG = 3.0  # a rival nearer than this is the same answer
 SAME_DIRECTION_DEG = 8.0
+RIVAL_CAP = 1.0  # a rival this much stronger (logarithm) is as strong as it gets
+STRONG_RIVAL = 0.6  # of the answer's own patches
+LOW_AGREEMENT = 0.4
 MODEL_FILE = Path(__file__).with_name("verification_model.json")
 
 
@@ -74,8 +80,7 @@ def gather(problem: Problem, estimate: Estimate) -> Evidence:
     """Measure what ties the two sides of an estimate together."""
     cut = weakest_cut(estimate, len(problem.views))
     visible = estimate.tracks.visible(len(problem.views))[cut.points] >= 0
-    reference_view = int(np.where(~cut.target_side, visible.sum(axis=0), -1).argmax())
-    target_view = int(np.where(cut.target_side, visible.sum(axis=0), -1).argmax())
+    reference_view, target_view = _best_views(cut, visible)
     reference_rays = _rays(estimate, cut.points[visible[:, reference_view]], reference_view)
     target_rays = _rays(estimate, cut.points[visible[:, target_view]], target_view)
     agreeing, total = _agreement(problem, estimate, cut)
@@ -119,15 +124,46 @@ def without_links(problem: Problem, estimate: Estimate) -> Problem:
     return dataclasses.replace(problem, matches=matches)
 
 
-def with_rival(evidence: Evidence, rival: Evidence | None) -> Evidence:
-    """Return the evidence with what speaks for another alignment, relative to what speaks for this one."""
-    if rival is None:
-        return evidence
+def candidates(
+    estimator: Estimator, problem: Problem, control: Control, alternatives: int
+) -> list[tuple[Estimate, Evidence]]:
+    """Estimate, take away what ties the two sides, and estimate again: rival alignments of the two sides.
+
+    Args:
+        estimator: Of the rung.
+        problem: Its views and matches.
+        control: Budget and cancellation.
+        alternatives: Rivals to look for.
+
+    Returns:
+        Estimates as they were found, each with its evidence, in which the others that disagree are its rivals.
+
+    Raises:
+        NoEstimateError: Not even the first estimate was found.
+        CancelledError, BudgetSpentError: From `control`.
+    """
+    found = [estimator.estimate(problem, control)]
+    problems = [problem]
+    for _ in range(alternatives):
+        control.step(f"{estimator.stage.name.lower()}: looking for another alignment")
+        problems.append(without_links(problems[-1], found[-1]))
+        try:
+            found.append(estimator.estimate(problems[-1], control))
+        except NoEstimateError:
+            break
+    evidence = [gather(*pair) for pair in zip(problems, found, strict=False)]
+    return [
+        (estimate, _with_rivals(own, [e for other, e in zip(found, evidence, strict=True) if not same_answer(estimate, other)]))
+        for estimate, own in zip(found, evidence, strict=True)
+    ]
+
+
+def _with_rivals(evidence: Evidence, rivals: Sequence[Evidence]) -> Evidence:
+    """Return the evidence with what speaks for other alignments, relative to what speaks for this one."""
     features = dict(evidence.features)
     for name in ("tracks", "patches"):
-        features[f"rival_{name}"] = float(
-            np.exp(min(0.0, rival.features[f"log_{name}"] - evidence.features[f"log_{name}"]))
-        )
+        strongest = max((rival.features[f"log_{name}"] for rival in rivals), default=-np.inf)
+        features[f"rival_{name}"] = float(np.exp(min(RIVAL_CAP, strongest - evidence.features[f"log_{name}"])))
     return dataclasses.replace(evidence, features=features)
 
 
@@ -139,6 +175,54 @@ def same_answer(a: Estimate, b: Estimate) -> bool:
     if not (a.translation_defined and b.translation_defined):
         return True
     return distances.translation_error_deg(T_a[:3, 3], T_b[:3, 3]) < SAME_DIRECTION_DEG
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether an estimate is believed: Reason.NONE if so."""
+
+    probability: float
+    reason: Reason
+    text: str
+
+
+def judge(estimate: Estimate, evidence: Evidence, settings: VerificationConfig, min_probability: float) -> Verdict:
+    """Say how far to believe an estimate, and if not enough, why, in words that help."""
+    believed = probability(evidence, estimate.stage)
+    features = evidence.features
+    sigma_deg = rotation_sigma_deg(estimate)
+    if evidence.tracks < settings.min_tracks:
+        return Verdict(
+            believed,
+            Reason.WEAK_BRIDGE,
+            f"only {evidence.tracks} tracks tie the two sides together, {settings.min_tracks} are needed",
+        )
+    if sigma_deg > settings.max_rotation_sigma_deg:
+        return Verdict(
+            believed,
+            Reason.LOW_PARALLAX,
+            f"the rotation is only known to {sigma_deg:.1f} degrees; views from other places would help",
+        )
+    if believed >= min_probability:
+        return Verdict(believed, Reason.NONE, "")
+    doubt = f"the answer is correct with a probability of only {believed:.2f} ({min_probability:g} is asked for): "
+    if features["rival_patches"] > STRONG_RIVAL:
+        return Verdict(
+            believed,
+            Reason.AMBIGUOUS,
+            doubt + "another alignment of the two sides fits nearly as well; repeated patterns do that",
+        )
+    if features["agreement"] < LOW_AGREEMENT:
+        return Verdict(
+            believed,
+            Reason.INCONSISTENT,
+            doubt + f"only {100 * features['agreement']:.0f} % of the matches across the gap agree with it",
+        )
+    return Verdict(
+        believed,
+        Reason.LOW_PROBABILITY,
+        doubt + f"{evidence.tracks} tracks tie the two sides, spread over {features['spread_deg']:.1f} degrees",
+    )
 
 
 def probability(evidence: Evidence, stage: Stage) -> float:
@@ -159,6 +243,12 @@ def rotation_sigma_deg(estimate: Estimate) -> float:
 @cache
 def _model() -> Mapping[str, dict]:
     return json.loads(MODEL_FILE.read_text())["stages"]
+
+
+def _best_views(cut: Cut, visible: NDArray[np.bool_]) -> tuple[int, int]:
+    """On either side the view that sees most of the linking points, (points, views)."""
+    seen = visible.sum(axis=0)
+    return int(np.where(~cut.target_side, seen, -1).argmax()), int(np.where(cut.target_side, seen, -1).argmax())
 
 
 def _rays(estimate: Estimate, points: Indices, view: int) -> Array:
@@ -208,22 +298,15 @@ def _linked_share(problem: Problem, estimate: Estimate, cut: Cut) -> float:
     Of the two directions, the better one: points of one side may be hidden from the other.
     """
     visible = estimate.tracks.visible(len(problem.views)) >= 0
-    linking = np.zeros(len(visible), bool)
-    linking[cut.points] = True
+    linking = np.isin(np.arange(len(visible)), cut.points)
+    takes_part = np.isin(np.arange(len(problem.views)), list(estimate.T_reference_camera))
     shares = []
-    for side in (cut.target_side, ~cut.target_side):
-        own = visible[:, side].any(axis=1)
-        others = np.nonzero(~side)[0]
+    for own in (cut.target_side, ~cut.target_side & takes_part):
+        others = np.nonzero(takes_part & ~own)[0]
         view = int(others[visible[linking][:, others].sum(axis=0).argmax()])
-        if view not in estimate.T_reference_camera:
-            continue
-        inside = _inside(problem, estimate, view)
-        shares.append((own & linking & inside).sum() / max((own & inside).sum(), 1))
-    return float(max(shares, default=0.0))
-
-
-def side_of(cut: Cut) -> NDArray[np.bool_]:
-    return cut.target_side
+        expected = visible[:, own].any(axis=1) & _inside(problem, estimate, view)
+        shares.append((expected & linking).sum() / max(expected.sum(), 1))
+    return float(max(shares))
 
 
 def _inside(problem: Problem, estimate: Estimate, view: int) -> NDArray[np.bool_]:
@@ -238,9 +321,7 @@ def _parallax_deg(estimate: Estimate, cut: Cut, visible: NDArray[np.bool_]) -> f
     """Median angle under which linking points see the two sides' views that see most of them."""
     if not len(cut.points):
         return 0.0
-    a = int(np.where(~cut.target_side, visible.sum(axis=0), -1).argmax())
-    b = int(np.where(cut.target_side, visible.sum(axis=0), -1).argmax())
     points = estimate.points[cut.points]
-    to_a, to_b = (estimate.T_reference_camera[view][:3, 3] - points for view in (a, b))
+    to_a, to_b = (estimate.T_reference_camera[view][:3, 3] - points for view in _best_views(cut, visible))
     cosine = np.sum(to_a * to_b, axis=1) / (np.linalg.norm(to_a, axis=1) * np.linalg.norm(to_b, axis=1))
     return float(np.degrees(np.median(np.arccos(np.clip(cosine, -1, 1)))))

@@ -181,11 +181,12 @@ def _truncated(tmp_path: Path, suffix: str, image: NDArray[Any]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".bmp", ".webp"])
-@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [(suffix, np.uint8) for suffix in (".jpg", ".png", ".tif", ".bmp", ".webp")]
+    + [(".png", np.uint16), (".tif", np.uint16)],
+)
 def test_a_truncated_image_is_refused(tmp_path: Path, suffix: str, kind: type) -> None:
-    if kind is np.uint16 and suffix not in {".png", ".tif"}:
-        pytest.skip("has no 16 bits")
     noise = np.random.default_rng(0).integers(0, np.iinfo(kind).max, (64, 64, 3)).astype(kind)
     with pytest.raises(BadImageError, match=rf"cut{suffix}: "):
         read_image(_truncated(tmp_path, suffix, noise))

@@ -116,8 +116,7 @@ def estimate(
 ) -> None:
     """Say where the target camera is, seen from the reference camera, or why that cannot be told.
 
-    Exit codes: 0 the pose is known, as much of it as was required; 1 it is not; 2 an error, in one line on
-    stderr; 130 cancelled with Ctrl-C.
+    Exit codes: 0 known, as much as was required; 1 not known; 2 an error (a line on stderr); 130 Ctrl-C.
     """
     with reported(as_json=as_json, verbose=verbose):
         if verbose:

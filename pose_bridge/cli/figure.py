@@ -26,10 +26,10 @@ _FORMATS = {".png", ".pdf", ".svg", ".jpg", ".jpeg"}
 _REFERENCE, _TARGET, _CONTEXT = "#1f5fa8", "#c8352b", "#9a9a9a"
 _DPI = 150
 _PICTURES_WIDTH_IN, _MAP_WIDTH_IN = 6.6, 5.4
-_HEIGHT_IN = (3.4, 10.0)
+_HEIGHT_IN = (4.6, 10.0)
+_LEGEND_BELOW_IN = 0.42
 _MAX_LINES = 60
 _GAP = 1.02  # where the right picture begins, in widths of the left one
-_LEGEND = {"columnspacing": 1.3, "handletextpad": 0.4, "handlelength": 1.2}
 _MAX_SIDE_PX = 900
 _SHOWN_SIGMAS = 2.0
 _FRUSTUM = 0.13  # depth, as a part of the map's extent
@@ -78,17 +78,15 @@ def _compose(figure: Figure, question: Question, answer: Answer) -> None:
     halves = figure.subfigures(1, 2, squeeze=False, width_ratios=(_PICTURES_WIDTH_IN, _MAP_WIDTH_IN))
     pictures, right = halves[0]
     pairs = _pairs(question, answer)
-    rows = pictures.subplots(len(pairs), 1, squeeze=False, height_ratios=[_share(pair) for pair in pairs])[
-        :, 0
-    ]
+    shares = {"height_ratios": [_share(pair) for pair in pairs]}
+    rows = pictures.subplots(len(pairs), 1, squeeze=False, gridspec_kw=shares)[:, 0]
     for axes, pair in zip(rows, pairs, strict=True):
         _draw_pair(axes, pair, ends=(question.reference.id, question.target.id))
     if answer.evidence is not None and _bridging(question, answer.evidence) == pairs[-1]:
         _draw_links(rows[-1], pairs[-1], answer.evidence)
     axes = right.subplots()
     if words.has_pose(answer):
-        _draw_map(axes, question, answer)
-        right.legend(loc="outside lower center", ncols=4, frameon=False, **_LEGEND)
+        _draw_map(figure, axes, question, answer)
     else:
         _draw_reason(axes, question, answer)
 
@@ -201,7 +199,7 @@ def _draw_reason(axes: Axes, question: Question, answer: Answer) -> None:
     axes.text(0.05, 0.53, text, va="top", fontsize=10.5, linespacing=1.4, transform=axes.transAxes)
 
 
-def _draw_map(axes: Axes, question: Question, answer: Answer) -> None:
+def _draw_map(figure: Figure, axes: Axes, question: Question, answer: Answer) -> None:
     """Draw the cameras from above: x is the reference camera's right, y its forward."""
     from matplotlib.patches import Wedge
 
@@ -225,10 +223,12 @@ def _draw_map(axes: Axes, question: Question, answer: Answer) -> None:
         wedge.set(facecolor=_TARGET, alpha=0.18, linewidth=0, label=f"direction ± {_SHOWN_SIGMAS:g} σ")
         axes.add_patch(wedge)
         axes.plot(*zip((0.0, 0.0), target[[0, 2]], strict=True), "--", color="black", linewidth=0.7, zorder=1)
-    _finish_map(axes, question, answer, extent)
+    _finish_map(figure, axes, question, answer, extent)
 
 
-def _finish_map(axes: Axes, question: Question, answer: Answer, extent: float) -> None:
+def _finish_map(figure: Figure, axes: Axes, question: Question, answer: Answer, extent: float) -> None:
+    from matplotlib.transforms import ScaledTranslation
+
     unit = {Translation.METRIC: "m", Translation.DIRECTION: "baseline = 1"}.get(answer.translation)
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.12)
@@ -245,6 +245,17 @@ def _finish_map(axes: Axes, question: Question, answer: Answer, extent: float) -
         title += f" probability {answer.probability:.2f}"
     axes.set_title(
         f"{title}\n\nCameras from above, in the reference camera's axes", loc="left", linespacing=1.35
+    )
+    below = ScaledTranslation(0.0, -_LEGEND_BELOW_IN, figure.dpi_scale_trans)
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.0),
+        bbox_transform=axes.transAxes + below,
+        ncol=4,
+        frameon=False,
+        columnspacing=1.2,
+        handletextpad=0.4,
+        handlelength=1.1,
     )
 
 

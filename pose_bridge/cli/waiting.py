@@ -26,14 +26,14 @@ _PLAIN_EVERY_S = 3.0
 def wait_for(work: Callable[[Control], Answer], budget_s: float) -> Answer:
     """Run `work` in a thread, so that Ctrl-C is heard at once whatever it is doing.
 
-    The first Ctrl-C asks it to stop, the second leaves the process.
+    The first Ctrl-C asks it to stop, the second leaves the process. The budget is only shown.
 
     Raises:
         CancelledError: From `work`, once it noticed.
     """
     cancelled, progress = threading.Event(), _Progress(budget_s)
     with _listening(cancelled, progress), progress, ThreadPoolExecutor(1) as pool:
-        future = pool.submit(work, Control(budget_s, cancelled, progress.say))
+        future = pool.submit(work, Control(cancelled, progress.say))
         while not wait([future], timeout=_TICK_S).done:
             progress.tick()
         return future.result()

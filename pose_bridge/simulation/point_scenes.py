@@ -66,8 +66,8 @@ class PointSceneConfig:
         context: Views around each end.
         repetition: Share of the texture that is repeated; stretched beyond [0, 1], so that scenes without any and
             with nothing else are common.
-        texture_per_m2: Points on walls and floor; boxes carry `box_texture` times as many.
-        box_texture: See above.
+        texture_per_m2: Points on walls.
+        furniture_per_m2: Points on pieces of furniture that may stand in several places.
         boxes: In a room.
         twins: Share of scenes with the same piece of furniture before both ends, seen from about the same side.
         focal_px: Of all views of a question.
@@ -80,17 +80,17 @@ class PointSceneConfig:
         max_points: Keypoints per view that are points of the scene.
     """
 
-    weights: tuple[float, ...] = (0.42, 0.14, 0.06, 0.10, 0.04, 0.12, 0.12)
+    weights: tuple[float, ...] = (0.44, 0.14, 0.08, 0.08, 0.04, 0.09, 0.13)
     gap_deg: Range = (10.0, 120.0)
     context: tuple[int, int] = (0, 4)
     repetition: Range = (-0.2, 1.1)
     texture_per_m2: Range = (80.0, 500.0)
-    box_texture: float = 2.0
+    furniture_per_m2: Range = (300.0, 1500.0)
     boxes: tuple[int, int] = (2, 14)
-    twins: float = 0.5
+    twins: float = 0.6
     focal_px: Range = (350.0, 700.0)
-    reach_deg: Range = (22.0, 60.0)
-    dropout: Range = (0.2, 0.6)
+    reach_deg: Range = (25.0, 65.0)
+    dropout: Range = (0.2, 0.55)
     noise_px: Range = (0.3, 1.0)
     stray: Range = (0.02, 0.05)
     clutter: tuple[int, int] = (100, 400)
@@ -207,7 +207,8 @@ def simulate(seed: int, settings: PointSceneConfig | None = None) -> SimulatedQu
     seen = [look.see(camera, T, places[side]) for T, side in zip(T_world_camera, sides, strict=True)]
     problem = Problem(
         views=[
-            View(id=f"view {index}", image=_label(camera, seed, index), camera=camera) for index in range(len(seen))
+            View(id=f"view {index}", image=_label(camera, seed, index), camera=camera)
+            for index in range(len(seen))
         ],
         features=[found for found, _ in seen],
         matches={
@@ -228,7 +229,9 @@ def simulate(seed: int, settings: PointSceneConfig | None = None) -> SimulatedQu
         T_reference_camera=truth,
         point_ids=[ids for _, ids in seen],
         kind=kind,
-        gap_deg=float("nan") if nowhere else float(np.degrees(rotations.rotation_angle_rad(R_reference_target))),
+        gap_deg=float("nan")
+        if nowhere
+        else float(np.degrees(rotations.rotation_angle_rad(R_reference_target))),
         repetition=decorator.repetition,
         reach_deg=look.reach_deg,
     )
@@ -248,7 +251,9 @@ def _walk(
     rng: np.random.Generator, settings: PointSceneConfig, kind: Kind, room_m: Array, camera: Camera
 ) -> tuple[list[Array], list[int]]:
     """Return T_world_camera and the side of each view: both ends first."""
-    focus, eyes = min((_ends(rng, settings, kind, room_m) for _ in range(20)), key=lambda e: _outside(e[1], room_m))
+    focus, eyes = min(
+        (_ends(rng, settings, kind, room_m) for _ in range(20)), key=lambda e: _outside(e[1], room_m)
+    )
     eyes = np.clip(eyes, MARGIN_M, room_m - MARGIN_M)
     targets = np.array([focus, focus])
     if kind in (Kind.OTHER_WALL, Kind.PAN):  # outward
@@ -265,11 +270,18 @@ def _walk(
         around = eyes - focus
         angles = np.unwrap(np.arctan2(around[:, 1], around[:, 0]))
         for fraction in np.linspace(0.0, 1.0, rng.integers(*BETWEEN_VIEWS, endpoint=True) + 2)[1:-1]:
-            angle, radius = angles @ (1 - fraction, fraction), np.linalg.norm(around[:, :2], axis=1) @ (
-                1 - fraction,
-                fraction,
+            angle, radius = (
+                angles @ (1 - fraction, fraction),
+                np.linalg.norm(around[:, :2], axis=1)
+                @ (
+                    1 - fraction,
+                    fraction,
+                ),
             )
-            eye = focus + (*(radius * np.array([np.cos(angle), np.sin(angle)])), around[:, 2] @ (1 - fraction, fraction))
+            eye = focus + (
+                *(radius * np.array([np.cos(angle), np.sin(angle)])),
+                around[:, 2] @ (1 - fraction, fraction),
+            )
             views.append(_looking(eye, focus, rng.normal(0.0, tremor_rad, 3)))
             sides.append(int(fraction > 0.5))
         return views, sides
@@ -284,7 +296,7 @@ def _ends(
     rng: np.random.Generator, settings: PointSceneConfig, kind: Kind, room_m: Array
 ) -> tuple[Array, Array]:
     """Return a point (3,), and two places around it, (2, 3), perhaps outside the room."""
-    gap_deg = settings.gap_deg[0] + np.ptp(settings.gap_deg) * rng.random() ** 1.5
+    gap_deg = settings.gap_deg[0] + np.ptp(settings.gap_deg) * rng.random() ** 2
     if kind is Kind.OPPOSITE:
         gap_deg = rng.uniform(110.0, 180.0)
     elif kind is Kind.OTHER_WALL:
@@ -349,11 +361,13 @@ class _Decorator:
         self._bricks = [(np.zeros((1, 2)), self._new(1)) for _ in range(rng.integers(2, 30))]
         self._papered = rng.random()  # how much of what repeats does so on a lattice
         self._models = [
-            self._box_model(0.5 * self.repetition * rng.random(), symmetric=rng.random() < 0.3)
+            self._box_model(0.5 * self.repetition * rng.random(), 0.5, rng.uniform(*settings.furniture_per_m2), symmetric=rng.random() < 0.3)
             for _ in range(rng.integers(1, 7))
         ]
         self._same_furniture = rng.random() ** 2
-        self._twins = rng.random() < settings.twins  # the same thing before both ends, seen from about one side
+        self._twins = (
+            rng.random() < settings.twins
+        )  # the same thing before both ends, seen from about one side
 
     def place(self, room_m: Array, T_world_camera: list[Array], first_id: int) -> _Place:
         """Furnish a room of this size around the cameras, of which the first two are the ends."""
@@ -364,23 +378,32 @@ class _Decorator:
         def stand(model: tuple[Array, _Cloud], spot: Array, yaw_rad: float) -> None:
             half, cloud = model
             R = rotations.so3_exp(yaw_rad * UP)
-            centre = np.array([*spot[:2], half[2] if rng.random() < 0.7 else rng.uniform(half[2], room_m[2] - half[2])])
+            centre = np.array(
+                [*spot[:2], half[2] if rng.random() < 0.7 else rng.uniform(half[2], room_m[2] - half[2])]
+            )
             if ((np.abs((eyes - centre) @ R) - half).max(axis=1) > MARGIN_M).all():
                 clouds.append(cloud.moved(R, centre))
                 boxes.append((centre, R, half))
 
+        distance_m = rng.uniform(1.3, 2.5)
         for T in T_world_camera[:2] if self._twins else []:
-            ahead = T[:3, 3] + rng.uniform(1.3, 2.6) * T[:3, 2]
+            ahead = T[:3, 3] + distance_m * rng.uniform(0.85, 1.2) * T[:3, 2]
             yaw_rad = np.arctan2(T[1, 2], T[0, 2]) + rng.normal(0.0, 0.2)
             stand(self._models[0], np.clip(ahead, 0.0, room_m), yaw_rad)
         for _ in range(rng.integers(*self._settings.boxes, endpoint=True)):
-            model = self._box_model(self.repetition, symmetric=False)
+            model = self._box_model(self.repetition, 0.2, rng.uniform(0.4, 3.0) * self._texture_per_m2, symmetric=False)
             if rng.random() < self._same_furniture:
                 model = self._models[rng.integers(len(self._models))]
-            stand(model, rng.uniform(0.0, 1.0, 3) * room_m, rng.choice([0.0, 0.5 * np.pi, rng.uniform(-np.pi, np.pi)]))
+            stand(
+                model,
+                rng.uniform(0.0, 1.0, 3) * room_m,
+                rng.choice([0.0, 0.5 * np.pi, rng.uniform(-np.pi, np.pi)]),
+            )
         centres, turns, halves = zip(*boxes, strict=True) if boxes else ((), (), ())
         standing = _Boxes(
-            np.array(centres).reshape(-1, 3), np.array(turns).reshape(-1, 3, 3), np.array(halves).reshape(-1, 3)
+            np.array(centres).reshape(-1, 3),
+            np.array(turns).reshape(-1, 3, 3),
+            np.array(halves).reshape(-1, 3),
         )
         return _Place(_Cloud.join(clouds), standing, first_id)
 
@@ -392,23 +415,28 @@ class _Decorator:
             density = 0.1 * rng.random() if rng.random() < 0.25 else rng.uniform(0.3, 1.5)
             if axis == 2:
                 density *= 0.4 if sign < 0 else 0.1
-            clouds.append(self._face(half, axis, sign, density * self._texture_per_m2, self.repetition, outward=-1.0).moved(np.eye(3), half))
+            clouds.append(
+                self._face(
+                    half, axis, sign, density * self._texture_per_m2, self.repetition, outward=-1.0
+                ).moved(np.eye(3), half)
+            )
         return clouds
 
-    def _box_model(self, repetition: float, *, symmetric: bool) -> tuple[Array, _Cloud]:
+    def _box_model(self, repetition: float, least_m: float, per_m2: float, *, symmetric: bool) -> tuple[Array, _Cloud]:
         """Half sizes, (3,), and points on all faces but the lowest; a symmetric one looks the same from behind."""
-        half = 0.5 * np.exp(self._rng.uniform(np.log(0.2), np.log(MOST_BOX_M), 3))
-        density = self._rng.uniform(0.2, 1.5) * self._settings.box_texture * self._texture_per_m2
+        half = 0.5 * np.exp(self._rng.uniform(np.log(least_m), np.log(MOST_BOX_M), 3))
         sides, top = [(0, 1.0), (1, 1.0), (0, -1.0), (1, -1.0)], (2, 1.0)
         faces = [
-            self._face(half, axis, sign, density, repetition, outward=1.0)
+            self._face(half, axis, sign, per_m2, repetition, outward=1.0)
             for axis, sign in [*(sides[:2] if symmetric else sides), top]
         ]
         if symmetric:
             faces += [face.moved(np.diag([-1.0, -1.0, 1.0]), np.zeros(3)) for face in faces[:2]]
         return half, _Cloud.join(faces)
 
-    def _face(self, half: Array, axis: int, sign: float, per_m2: float, repetition: float, *, outward: float) -> _Cloud:
+    def _face(
+        self, half: Array, axis: int, sign: float, per_m2: float, repetition: float, *, outward: float
+    ) -> _Cloud:
         """One painted face of a box around the origin."""
         normal = outward * sign * np.eye(3)[axis]
         along = np.eye(3)[1] if axis == 2 else UP
@@ -423,7 +451,11 @@ class _Decorator:
         """Return spots on a face, (N, 2), from its middle, how they are turned (N,), and their textures (N,)."""
         rng, count = self._rng, per_m2 * float(np.prod(size))
         single = rng.poisson(count * (1.0 - repetition))
-        spots, turns, textures = [rng.uniform(-0.5, 0.5, (single, 2)) * size], [np.zeros(single)], [self._new(single)]
+        spots, turns, textures = (
+            [rng.uniform(-0.5, 0.5, (single, 2)) * size],
+            [np.zeros(single)],
+            [self._new(single)],
+        )
         bricks = rng.random() < 0.2
         outline, ids = self._motifs[rng.integers(len(self._motifs))]
         copies = rng.poisson(count * repetition / (8 if bricks else len(outline)))
@@ -455,7 +487,9 @@ class _Decorator:
     def _motif(self) -> tuple[Array, NDArray[np.intp]]:
         size = np.exp(self._rng.uniform(np.log(0.1), np.log(1.0)))
         count = int(20 + 100 * size * self._rng.random())
-        return self._rng.uniform(-0.5, 0.5, (count, 2)) * size * self._rng.uniform(0.5, 1.0, 2), self._new(count)
+        return self._rng.uniform(-0.5, 0.5, (count, 2)) * size * self._rng.uniform(0.5, 1.0, 2), self._new(
+            count
+        )
 
     def _new(self, count: int) -> NDArray[np.intp]:
         self.textures += count
@@ -501,8 +535,12 @@ class _Look:
         index, points_px = index[inside], points_px[inside]
 
         clutter = int(rng.integers(*self._settings.clutter, endpoint=True))
-        points_px = np.vstack([points_px, rng.uniform(0.0, 1.0, (clutter, 2)) * (camera.width, camera.height)])
-        latent = np.vstack([self._latent(cloud, index, T_world_camera[:3, 3]), rng.standard_normal((clutter, LATENT_SIZE))])
+        points_px = np.vstack(
+            [points_px, rng.uniform(0.0, 1.0, (clutter, 2)) * (camera.width, camera.height)]
+        )
+        latent = np.vstack(
+            [self._latent(cloud, index, T_world_camera[:3, 3]), rng.standard_normal((clutter, LATENT_SIZE))]
+        )
         found = Features(
             points_px=points_px,
             points=camera.normalize(points_px),
@@ -529,7 +567,10 @@ class _Look:
         direction = np.einsum("nji,nj->ni", cloud.frames[index], way / distance)
         textures = cloud.textures[index]
         seen_from = np.hstack([direction, 0.5 * np.log(distance)])
-        return np.asarray(self._own[textures] + np.sqrt(2.0 * CHANGING) * np.cos(seen_from @ self._waves + self._phases[textures]))
+        return np.asarray(
+            self._own[textures]
+            + np.sqrt(2.0 * CHANGING) * np.cos(seen_from @ self._waves + self._phases[textures])
+        )
 
     def _descriptors(self, latent: Array) -> NDArray[np.float32]:
         latent = latent + self._noise * self._rng.standard_normal(latent.shape)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metres for an estimate: from odometry on either side and from registered depth, which must agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from pose_bridge.config import ScaleConfig
+from pose_bridge.errors import NoEstimateError
+from pose_bridge.estimators.base import Array, Estimate, Problem
+from pose_bridge.geometry import rigid
+from pose_bridge.views import Reason, ScaleSource
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Metres per unit of an estimate.
+
+    Attributes:
+        source: Where it comes from; the more certain one where several agree.
+        factor: Multiplies the estimate's lengths.
+        sigma: Relative standard deviation.
+        name: For people: which side or view said so.
+    """
+
+    source: ScaleSource
+    factor: float
+    sigma: float
+    name: str
+
+    @property
+    def known(self) -> bool:
+        """Whether lengths are metres."""
+        return self.source is not ScaleSource.NONE
+
+
+def unknown(why: str) -> Scale:
+    """Lengths stay in the estimate's unit."""
+    return Scale(ScaleSource.NONE, 1.0, 0.0, why)
+
+
+class NoScaleError(NoEstimateError):
+    """Accept an answer without metres, or give odometry with a baseline, or depth.
+
+    Attributes:
+        reason: NO_SCALE or SCALE_CONFLICT.
+    """
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def metric_scale(problem: Problem, estimate: Estimate, settings: ScaleConfig) -> Scale:
+    """Combine all that is known about metres.
+
+    Raises:
+        NoScaleError: Nothing says anything about scale, it is too uncertain, or sources contradict each other.
+    """
+    if not estimate.translation_defined:
+        raise NoScaleError(Reason.NO_SCALE, "the translation is not defined, so it has no length")
+    sources = list(_sources(problem, estimate, settings))
+    if not sources:
+        raise NoScaleError(
+            Reason.NO_SCALE,
+            f"no view moved at least {settings.min_baseline_m} m by odometry, and there is no depth: lengths are unknown",
+        )
+    for a, b in combinations(sources, 2):
+        apart = abs(np.log(a.factor / b.factor)) / np.hypot(a.sigma, b.sigma)
+        if apart > settings.max_disagreement_sigma:
+            raise NoScaleError(
+                Reason.SCALE_CONFLICT,
+                f"scale by {a.name} and by {b.name} differ by a factor of {a.factor / b.factor:.3f} "
+                f"({apart:.1f} standard deviations)",
+            )
+    weights = np.array([1.0 / source.sigma**2 for source in sources])
+    mean = float(np.exp(np.average([np.log(source.factor) for source in sources], weights=weights)))
+    sigma = float(1.0 / np.sqrt(weights.sum()))
+    if sigma > settings.max_scale_sigma:
+        raise NoScaleError(Reason.NO_SCALE, f"the scale is only known to {100 * sigma:.0f} %")
+    best = min(sources, key=lambda source: source.sigma)
+    return Scale(best.source, mean, sigma, " and ".join(source.name for source in sources))
+
+
+def _sources(problem: Problem, estimate: Estimate, settings: ScaleConfig) -> Iterator[Scale]:
+    if estimate.metric:
+        yield Scale(ScaleSource.ODOMETRY, 1.0, settings.odometry_sigma, "odometry on the reference side")
+    for side, name in enumerate(("reference", "target")):
+        if not (estimate.metric and side == 0):
+            yield from _by_odometry(problem, estimate, side, name, settings)
+    yield from _by_depth(problem, estimate, settings)
+
+
+def _by_odometry(
+    problem: Problem, estimate: Estimate, side: int, name: str, settings: ScaleConfig
+) -> Iterator[Scale]:
+    """The pair of views of one side whose distance is known best; a side that only turned says nothing."""
+    found = []
+    views = [view for view in estimate.T_reference_camera if problem.sides[view] == side]
+    for a, b in combinations(sorted(views), 2):
+        T_side_a, T_side_b = problem.views[a].T_side_camera, problem.views[b].T_side_camera
+        if T_side_a is None or T_side_b is None:
+            continue
+        moved_m = float(np.linalg.norm(T_side_a[:3, 3] - T_side_b[:3, 3]))
+        gradient, length = _log_distance(estimate, a, b)
+        if moved_m < settings.min_baseline_m or length == 0.0:
+            continue
+        own_variance = float(gradient @ estimate.joint_covariance @ gradient)
+        sigma = float(np.sqrt(settings.odometry_sigma**2 + max(own_variance, 0.0)))
+        found.append(
+            Scale(ScaleSource.ODOMETRY, moved_m / length, sigma, f"odometry on the {name} side")
+        )
+    if found:
+        yield min(found, key=lambda scale: scale.sigma)
+
+
+def _log_distance(estimate: Estimate, a: int, b: int) -> tuple[Array, float]:
+    """Gradient of the logarithm of two cameras' distance by the estimate's joint error, and the distance."""
+    apart = estimate.T_reference_camera[b][:3, 3] - estimate.T_reference_camera[a][:3, 3]
+    length = float(np.linalg.norm(apart))
+    gradient = np.zeros(len(estimate.joint_covariance))
+    for view, sign in ((a, -1.0), (b, 1.0)):
+        if view in estimate.covariance_views and length > 0.0:
+            start = 6 * estimate.covariance_views.index(view)
+            gradient[start : start + 3] = sign * apart / length**2
+    return gradient, length
+
+
+def _by_depth(problem: Problem, estimate: Estimate, settings: ScaleConfig) -> Iterator[Scale]:
+    """One scale per view with depth: median of measured over estimated depth of the points that it sees."""
+    for view, T_reference_camera in estimate.T_reference_camera.items():
+        depth_m = problem.views[view].depth_m
+        if depth_m is None:
+            continue
+        rows = estimate.tracks.view == view
+        px = problem.features[view].points_px[estimate.tracks.keypoint[rows]].astype(int)
+        local = rigid.transform(rigid.inverse(T_reference_camera), estimate.points[estimate.tracks.point[rows]])
+        measured = depth_m[
+            np.clip(px[:, 1], 0, depth_m.shape[0] - 1), np.clip(px[:, 0], 0, depth_m.shape[1] - 1)
+        ].astype(float)
+        good = np.isfinite(measured) & (measured > 0) & (local[:, 2] > 0)
+        if good.sum() < settings.min_depth_points:
+            continue
+        ratios = np.log(measured[good] / local[good, 2])
+        middle = float(np.median(ratios))
+        spread = 1.4826 * float(np.median(np.abs(ratios - middle)))
+        sigma = float(np.hypot(settings.depth_sigma, 1.2533 * spread / np.sqrt(good.sum())))
+        yield Scale(ScaleSource.DEPTH, float(np.exp(middle)), sigma, f"depth of view {problem.views[view].id}")

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fitting what the bridge ships with."""

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fits the verification's probability model on simulated scenes.
+
+    python -m pose_bridge.training.verification_model --scenes 1500 --output pose_bridge/verification_model.json
+
+Every scene is answered by the real estimators of the three rungs; each candidate, rivals included, is one row: its
+evidence, and whether it is correct. One logistic regression per rung, wrong candidates weighted to `--wrong-share`.
+Real photographs are for testing the model, never for fitting it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import minimize
+
+from pose_bridge import verification
+from pose_bridge.config import Config
+from pose_bridge.control import Control
+from pose_bridge.errors import NoEstimateError
+from pose_bridge.estimators.base import Array, Estimate, Estimator, Problem
+from pose_bridge.estimators.pairs import PairVerifier
+from pose_bridge.estimators.registration import RegistrationEstimator
+from pose_bridge.estimators.sfm import SfmEstimator
+from pose_bridge.estimators.two_view import TwoViewEstimator
+from pose_bridge.geometry import distances
+from pose_bridge.simulation import point_scenes
+
+# +1: more of it speaks for an answer, -1: against it. A fit with little data must not learn the opposite.
+SIGN = {
+    "log_tracks": 1,
+    "log_patches": 1,
+    "spread_deg": 1,
+    "agreement": 1,
+    "linked_share": 1,
+    "rms_px": -1,
+    "log_rotation_sigma_deg": -1,
+    "rival_tracks": -1,
+    "rival_patches": -1,
+}
+RIDGE = 1e-2
+CORRECT_ROTATION_DEG = 5.0  # docs/method.md: correct
+CORRECT_DIRECTION_DEG = 15.0
+
+Row = tuple[str, dict[str, float], bool]
+
+
+def rows_of(seed: int) -> list[Row]:
+    """Answer one simulated question on every rung: (stage, evidence, correct) of each candidate."""
+    config = Config()
+    verifier = PairVerifier(config.sfm)
+    sfm = SfmEstimator(config.sfm, verifier)
+    scene = point_scenes.simulate(seed)
+    rungs: list[tuple[Estimator, Problem]] = [
+        (TwoViewEstimator(config.two_view), _part(scene.problem, [0, 1])),
+        (sfm, scene.problem),
+    ]
+    reference_side = [view for view, side in enumerate(scene.problem.sides) if side == 0 or view == 1]
+    if len(reference_side) > 2:
+        rungs.append(
+            (RegistrationEstimator(config.register, verifier, sfm), _part(scene.problem, reference_side))
+        )
+    rows = []
+    for estimator, problem in rungs:
+        try:
+            found = verification.candidates(estimator, problem, Control(), config.context.alternatives)
+        except NoEstimateError:
+            continue
+        rows += [
+            (estimator.stage.name.lower(), evidence.features, correct(estimate, scene.T_reference_camera[1]))
+            for estimate, evidence in found
+        ]
+    return rows
+
+
+def correct(estimate: Estimate, T_true: Array | None) -> bool:
+    """Whether an estimate is correct in the sense of docs/method.md; in another place nothing is."""
+    if T_true is None:
+        return False
+    T = estimate.T_reference_target
+    if distances.rotation_error_deg(T[:3, :3], T_true[:3, :3]) > CORRECT_ROTATION_DEG:
+        return False
+    if not estimate.translation_defined:
+        return True
+    return distances.translation_error_deg(T[:3, 3], T_true[:3, 3]) <= CORRECT_DIRECTION_DEG
+
+
+def fit(rows: list[tuple[dict[str, float], bool]], wrong_share: float) -> dict[str, object]:
+    """Fit one rung's model: clipped and standardized evidence, ridge, signs as physics has them."""
+    names = list(SIGN)
+    x = np.array([[features[name] for name in names] for features, _ in rows])
+    right = np.array([label for _, label in rows])
+    low, high = np.percentile(x, [1, 99], axis=0)
+    clipped = np.clip(x, low, high)
+    mean, std = clipped.mean(axis=0), np.maximum(clipped.std(axis=0), 1e-6)
+    z = (clipped - mean) / std
+    weight = np.where(right, (1 - wrong_share) / right.mean(), wrong_share / (1 - right.mean()))
+
+    def loss(parameters: Array) -> float:
+        margin = (z @ parameters[1:] + parameters[0]) * np.where(right, 1, -1)
+        return float(np.mean(weight * np.logaddexp(0, -margin)) + RIDGE * np.sum(parameters[1:] ** 2) / 2)
+
+    bounds = [(None, None)] + [(0, None) if SIGN[name] > 0 else (None, 0) for name in names]
+    solved = minimize(loss, np.zeros(len(names) + 1), method="L-BFGS-B", bounds=bounds)
+    return {
+        "candidates": len(rows),
+        "right": int(right.sum()),
+        "intercept": round(float(solved.x[0]), 4),
+        "weights": {name: round(float(w), 4) for name, w in zip(names, solved.x[1:], strict=True)},
+        "mean": {name: round(float(v), 4) for name, v in zip(names, mean, strict=True)},
+        "std": {name: round(float(v), 4) for name, v in zip(names, std, strict=True)},
+        "range": {name: [round(float(a), 4), round(float(b), 4)] for name, a, b in zip(names, low, high, strict=True)},
+    }
+
+
+def collect(seeds: range, workers: int) -> Iterator[Row]:
+    """Rows of all scenes, with progress on stderr."""
+    with ProcessPoolExecutor(workers) as pool:
+        for done, rows in enumerate(pool.map(rows_of, seeds), 1):
+            yield from rows
+            if done % 20 == 0:
+                print(f"{done} of {len(seeds)} scenes", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Simulate, fit, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", type=int, default=1500, help="simulated questions")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--wrong-share", type=float, default=0.5, help="share of wrong candidates the model is for")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=verification.MODEL_FILE)
+    parser.add_argument("--rows", type=Path, help="keep the rows here (JSON lines), and use those that are there")
+    args = parser.parse_args()
+    if args.rows and args.rows.exists():
+        rows = [tuple(json.loads(line)) for line in args.rows.read_text().splitlines()]
+    else:
+        rows = list(collect(range(args.first_seed, args.first_seed + args.scenes), args.workers))
+        if args.rows:
+            args.rows.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = {
+        "fitted_on": f"{args.scenes} simulated point scenes from seed {args.first_seed}",
+        "wrong_share": args.wrong_share,
+        "stages": {
+            stage: fit([(features, label) for name, features, label in rows if name == stage], args.wrong_share)
+            for stage in ("direct", "register", "context")
+        },
+    }
+    args.output.write_text(json.dumps(model, indent=1) + "\n")
+
+
+def _part(problem: Problem, views: list[int]) -> Problem:
+    index = {view: new for new, view in enumerate(views)}
+    return dataclasses.replace(
+        problem,
+        views=[problem.views[view] for view in views],
+        features=[problem.features[view] for view in views],
+        sides=[problem.sides[view] for view in views],
+        matches={
+            (index[a], index[b]): found for (a, b), found in problem.matches.items() if a in index and b in index
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
