@@ -24,7 +24,7 @@ from pose_bridge.estimators.sfm import SfmEstimator
 from pose_bridge.estimators.two_view import TwoViewEstimator
 from pose_bridge.features import FeatureStore
 from pose_bridge.linking import Linker
-from pose_bridge.views import Answer, Evidence, Question, Reason, Require, ScaleSource, Status, Translation
+from pose_bridge.views import Answer, Evidence, Question, Reason, Require, ScaleSource, Status, Translation, View
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,14 @@ class Bridge:
                 lambda question: bool(question.reference_context or question.target_context),
             ),
         )
+
+    def prepare(self, view: View) -> None:
+        """Extract a view's features ahead of any question about it.
+
+        Raises:
+            BadImageError: The view is too small.
+        """
+        self._store.features(view, wide=True)
 
     def answer(self, question: Question, control: Control | None = None) -> Answer:
         """Say where the target camera is, seen from the reference camera, or why that is not known.

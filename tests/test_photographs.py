@@ -45,8 +45,11 @@ def _saved(path: Path, image: NDArray[Any] | None = None, **options: Any) -> Pat
 def _noted(path: Path, notes: dict[int, Any], image: NDArray[Any] | None = None) -> Path:
     """Save a photograph with EXIF: the tags of the Exif IFD, and the orientation of the image's own."""
     exif = Image.Exif()
-    for tag, value in notes.items():
-        (exif if tag == ORIENTATION else exif.get_ifd(EXIF_IFD))[tag] = value
+    inner = {tag: value for tag, value in notes.items() if tag != ORIENTATION}
+    if inner:
+        exif[EXIF_IFD] = inner
+    if ORIENTATION in notes:
+        exif[ORIENTATION] = notes[ORIENTATION]
     return _saved(path, image, exif=exif)
 
 
@@ -156,18 +159,22 @@ def test_exif_orientation_is_undone(tmp_path: Path, orientation: int, suffix: st
     stored = np.ascontiguousarray(_stored(_rgb(), orientation))
     path = _noted(tmp_path / f"a{suffix}", {ORIENTATION: orientation}, stored)
     assert np.array_equal(read_image(path)[0], _rgb())
+    grey = _noted(tmp_path / f"grey{suffix}", {ORIENTATION: orientation}, stored[..., 0])
+    assert np.array_equal(read_image(grey)[0], np.repeat(_rgb()[..., :1], 3, axis=2))
 
 
-def test_orientation_of_sixteen_bits_is_undone(tmp_path: Path) -> None:
-    deep = np.zeros((8, 12), np.uint16)
-    deep[0] = 257 * 9
-    exif = Image.Exif()
-    exif[ORIENTATION] = 6
-    Image.fromarray(deep).save(tmp_path / "a.png", exif=exif)
-    image, _ = read_image(tmp_path / "a.png")
-    assert image.shape == (12, 8, 3)
-    assert (image[:, -1] == 9).all()
-    assert not image[:, :-1].any()
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_of_sixteen_bits_is_undone(tmp_path: Path, orientation: int, suffix: str) -> None:
+    grey = _rgb()[..., 0]
+    deep = np.ascontiguousarray(_stored(_rgb(), orientation)[..., 0]).astype(np.uint16) * 257
+    path = _noted(tmp_path / f"a{suffix}", {ORIENTATION: orientation}, deep)
+    assert np.array_equal(read_image(path)[0], np.repeat(grey[..., None], 3, axis=2))
+
+
+def test_a_turned_tiff_is_read_as_stored_where_the_calibration_says_so(tmp_path: Path) -> None:
+    path = _noted(tmp_path / "a.tif", {ORIENTATION: 6})
+    assert np.array_equal(read_view(path, read_cameras(_cameras(tmp_path))).image, _rgb())
 
 
 # --- pictures that are none ---

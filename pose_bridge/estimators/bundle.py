@@ -135,7 +135,8 @@ def with_fixed_baseline(
             start = 6 * list(views).index(view)
             gradient[start : start + 3] += sign * baseline / (baseline @ baseline)
     project = np.eye(len(joint)) - np.outer(scale_motion, gradient)
-    return project @ joint @ project.T
+    projected = project @ joint @ project.T
+    return (projected + projected.T) / 2
 
 
 def scaled(T_reference_camera: Mapping[int, Array], scale: float) -> dict[int, Array]:
@@ -225,7 +226,8 @@ def _joint_covariance(
         jacobian[6 * row : 6 * row + 6, 6 * row : 6 * row + 6] = _to_our_error_model(T_reference_camera[a])
     if not (np.isfinite(joint).all() and np.isfinite(jacobian).all()):
         raise NoEstimateError("the target camera is not determined by the observations")
-    return jacobian @ joint @ jacobian.T, views
+    moved = jacobian @ joint @ jacobian.T
+    return (moved + moved.T) / 2, views
 
 
 def _to_our_error_model(T_reference_camera: Array) -> Array:

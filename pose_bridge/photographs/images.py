@@ -143,13 +143,13 @@ def _decoded(path: Path, data: bytes) -> Photograph:
             image, mask = _from_16_bits(path, np.asarray(picture))
         elif picture.mode in _EIGHT_BIT:
             image, mask = _from_8_bits(picture)
-            if picture.format == "TIFF" and _ORIENTATION not in picture.getexif() and orientation != 1:
-                back = {6: 8, 8: 6}.get(orientation, orientation)  # Pillow has turned a TIFF by itself
-                image, mask = _turned(image, back), None if mask is None else _turned(mask, back)
         else:
             raise BadImageError(
                 f"{path}: pixels of kind {picture.mode} are not understood; export it with 8 bits per channel"
             )
+        if picture.format == "TIFF":  # which both decoders turn upright by themselves, and nothing else
+            back = {6: 8, 8: 6}.get(orientation, orientation)
+            image, mask = _turned(image, back), None if mask is None else _turned(mask, back)
     if mask is not None and not mask.any():
         raise BadImageError(f"{path}: transparent everywhere; export it without transparency")
     opaque = mask is None or bool(mask.all())

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Questions with known answers: rooms of textured points, full of repeated structure, seen by a handheld camera.
+"""Questions with known answers: rooms of textured points, full of repeated structure, and a handheld camera.
 
 Nothing is rendered: points carry descriptors that change with the viewing direction and are matched by
-`features.match`. Wrong links between views arise by themselves, where motifs repeat or descriptors chance to be alike.
+`features.match`. Wrong links between views arise by themselves, where motifs and furniture repeat or where
+descriptors chance to be alike.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ FACING_COS = np.cos(np.radians(75.0))  # surfaces seen at a flatter angle show n
 BETWEEN_VIEWS = (3, 8)
 MOST_MOTIFS = 40  # in stock; few of them fill a view with copies, which cannot be matched, many mislead
 
-# Descriptors live near a surface of few dimensions, as those of photographs do: in d dimensions the chance that a
-# random best match passes the ratio test is ratio^d, 2 % in eighteen. With 128 independent numbers there would be
-# none, and matching would never go wrong by chance.
+# Descriptors live near a surface of few dimensions, as those of photographs do: in d dimensions the chance that
+# a random best match passes the ratio test is ratio^d, 2 % in eighteen. With 128 independent numbers there would
+# be none, and matching would never go wrong by chance.
 LATENT_SIZE = 18
 DESCRIPTOR_SIZE = 128
 CHANGING = 0.7  # share of a descriptor that depends on where it is seen from
@@ -64,15 +65,15 @@ class PointSceneConfig:
         weights: How often each kind comes, in the order of `Kind`.
         gap_deg: Between the directions from which the two sides look.
         context: Views around each end.
-        repetition: Share of the texture that is repeated; stretched beyond [0, 1], so that scenes without any and
-            with nothing else are common.
+        repetition: Share of the texture that is repeated; stretched beyond [0, 1], so that scenes without any
+            and with nothing else are common.
         texture_per_m2: Points on walls.
         furniture_per_m2: Points on pieces of furniture that may stand in several places.
         boxes: In a room.
         twins: Share of scenes with the same piece of furniture before both ends, seen from about the same side.
         focal_px: Of all views of a question.
-        reach_deg: Change of viewing direction over which a descriptor becomes another; scenes that reach far stand
-            for matches with simulated tilts.
+        reach_deg: Change of viewing direction over which a descriptor becomes another; scenes that reach far
+            stand for matches with simulated tilts.
         dropout: Share of the points that a view misses.
         noise_px: Standard deviation of keypoints.
         stray: Share of keypoints with ten times that.
@@ -87,7 +88,7 @@ class PointSceneConfig:
     texture_per_m2: Range = (80.0, 500.0)
     furniture_per_m2: Range = (300.0, 1500.0)
     boxes: tuple[int, int] = (2, 14)
-    twins: float = 0.6
+    twins: float = 0.7
     focal_px: Range = (350.0, 700.0)
     reach_deg: Range = (25.0, 65.0)
     dropout: Range = (0.2, 0.55)
@@ -267,22 +268,9 @@ def _walk(
     ends = [_looking(eye, at, rng.normal(0.0, tremor_rad, 3)) for eye, at in zip(eyes, targets, strict=True)]
     views, sides = list(ends), [0, 1]
     if kind is Kind.BETWEEN:
-        around = eyes - focus
-        angles = np.unwrap(np.arctan2(around[:, 1], around[:, 0]))
-        for fraction in np.linspace(0.0, 1.0, rng.integers(*BETWEEN_VIEWS, endpoint=True) + 2)[1:-1]:
-            angle, radius = (
-                angles @ (1 - fraction, fraction),
-                np.linalg.norm(around[:, :2], axis=1)
-                @ (
-                    1 - fraction,
-                    fraction,
-                ),
-            )
-            eye = focus + (
-                *(radius * np.array([np.cos(angle), np.sin(angle)])),
-                around[:, 2] @ (1 - fraction, fraction),
-            )
-            views.append(_looking(eye, focus, rng.normal(0.0, tremor_rad, 3)))
+        count = int(rng.integers(*BETWEEN_VIEWS, endpoint=True))
+        for fraction in np.linspace(0.0, 1.0, count + 2)[1:-1]:
+            views.append(_looking(_on_the_way(focus, eyes, fraction), focus, rng.normal(0.0, tremor_rad, 3)))
             sides.append(int(fraction > 0.5))
         return views, sides
     for side, end in enumerate(ends):
@@ -290,6 +278,15 @@ def _walk(
         views += around_end
         sides += [side] * len(around_end)
     return views, sides
+
+
+def _on_the_way(focus: Array, eyes: Array, fraction: float) -> Array:
+    """Return the place at a fraction of the way between two, (2, 3), on an arc around the focus."""
+    around = eyes - focus
+    angles = np.unwrap(np.arctan2(around[:, 1], around[:, 0]))
+    radii = np.linalg.norm(around[:, :2], axis=1)
+    angle, radius, height = np.stack([angles, radii, around[:, 2]]) @ (1.0 - fraction, fraction)
+    return np.asarray(focus + np.array([radius * np.cos(angle), radius * np.sin(angle), height]))
 
 
 def _ends(
@@ -361,7 +358,12 @@ class _Decorator:
         self._bricks = [(np.zeros((1, 2)), self._new(1)) for _ in range(rng.integers(2, 30))]
         self._papered = rng.random()  # how much of what repeats does so on a lattice
         self._models = [
-            self._box_model(0.5 * self.repetition * rng.random(), 0.5, rng.uniform(*settings.furniture_per_m2), symmetric=rng.random() < 0.3)
+            self._box_model(
+                0.5 * self.repetition * rng.random(),
+                0.5,
+                rng.uniform(*settings.furniture_per_m2),
+                symmetric=rng.random() < 0.4,
+            )
             for _ in range(rng.integers(1, 7))
         ]
         self._same_furniture = rng.random() ** 2
@@ -391,7 +393,9 @@ class _Decorator:
             yaw_rad = np.arctan2(T[1, 2], T[0, 2]) + rng.normal(0.0, 0.2)
             stand(self._models[0], np.clip(ahead, 0.0, room_m), yaw_rad)
         for _ in range(rng.integers(*self._settings.boxes, endpoint=True)):
-            model = self._box_model(self.repetition, 0.2, rng.uniform(0.4, 3.0) * self._texture_per_m2, symmetric=False)
+            model = self._box_model(
+                self.repetition, 0.2, rng.uniform(0.4, 3.0) * self._texture_per_m2, symmetric=False
+            )
             if rng.random() < self._same_furniture:
                 model = self._models[rng.integers(len(self._models))]
             stand(
@@ -422,8 +426,10 @@ class _Decorator:
             )
         return clouds
 
-    def _box_model(self, repetition: float, least_m: float, per_m2: float, *, symmetric: bool) -> tuple[Array, _Cloud]:
-        """Half sizes, (3,), and points on all faces but the lowest; a symmetric one looks the same from behind."""
+    def _box_model(
+        self, repetition: float, least_m: float, per_m2: float, *, symmetric: bool
+    ) -> tuple[Array, _Cloud]:
+        """Half sizes, (3,), and points on all faces but the lowest; if symmetric, the same from behind."""
         half = 0.5 * np.exp(self._rng.uniform(np.log(least_m), np.log(MOST_BOX_M), 3))
         sides, top = [(0, 1.0), (1, 1.0), (0, -1.0), (1, -1.0)], (2, 1.0)
         faces = [
@@ -448,7 +454,7 @@ class _Decorator:
         return _Cloud(spots @ frame[:, :2].T + sign * half * np.eye(3)[axis], frame @ turned, textures)
 
     def _paint(self, size: Array, per_m2: float, repetition: float) -> tuple[Array, Array, NDArray[np.intp]]:
-        """Return spots on a face, (N, 2), from its middle, how they are turned (N,), and their textures (N,)."""
+        """Return spots on a face, (N, 2), from its middle, their turns (N,), and their textures (N,)."""
         rng, count = self._rng, per_m2 * float(np.prod(size))
         single = rng.poisson(count * (1.0 - repetition))
         spots, turns, textures = (
@@ -503,8 +509,10 @@ class _Look:
     """How textures look from a direction, and what a detector makes of it.
 
     The latent vector of a texture is its own plus a random wave over the viewing direction (in the frame of the
-    surface) and the logarithm of the distance: a Gaussian process with the correlation exp(-d^2 / 2 reach^2)
-    (Rahimi and Recht, Random Features for Large-Scale Kernel Machines, 2007). A random layer makes it a descriptor.
+    surface) and the logarithm of the distance: a Gaussian process with the correlation exp(-d^2 / 2 reach^2).
+    A random layer makes it a descriptor.
+
+    Source: Rahimi and Recht, Random Features for Large-Scale Kernel Machines, 2007, for the waves.
     """
 
     def __init__(self, rng: np.random.Generator, settings: PointSceneConfig, textures: int) -> None:

@@ -46,6 +46,7 @@ SIGN = {
     "rival_patches": -1,
 }
 RIDGE = 1e-2
+MIN_STD = 1e-3
 CORRECT_ROTATION_DEG = 5.0  # docs/method.md: correct
 CORRECT_DIRECTION_DEG = 15.0
 
@@ -99,7 +100,8 @@ def fit(rows: list[tuple[dict[str, float], bool]], wrong_share: float) -> dict[s
     right = np.array([label for _, label in rows])
     low, high = np.percentile(x, [1, 99], axis=0)
     clipped = np.clip(x, low, high)
-    mean, std = clipped.mean(axis=0), np.maximum(clipped.std(axis=0), 1e-6)
+    mean, std = clipped.mean(axis=0), clipped.std(axis=0)
+    std = np.where(std > MIN_STD, std, 1.0)  # what never varies says nothing
     z = (clipped - mean) / std
     weight = np.where(right, (1 - wrong_share) / right.mean(), wrong_share / (1 - right.mean()))
 

@@ -159,7 +159,7 @@ def test_a_small_budget_is_an_answer(photographs: tuple[Path, Path]) -> None:
     done = process("estimate", *photographs, "--focal-px", "150", "--budget", "0.01", "--json")
     assert done.code == 1
     said = json.loads(done.out)
-    assert said["status"] in {"REJECTED", "NO_ESTIMATE"}
+    assert (said["status"], said["reason"]) == ("REJECTED", "BUDGET")
     assert said["error_code"] == 0
     assert said["rotation"] is said["direction"] is said["position_m"] is said["covariance"] is None
 

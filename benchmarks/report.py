@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one language of all benchmarks: targets with intervals, and one JSON object as the last line of stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import beta
+
+
+def share(name: str, good: int, total: int, wanted: str) -> dict[str, Any]:
+    """A rate with its Clopper-Pearson interval."""
+    low = beta.ppf(0.025, good, total - good + 1) if good else 0.0
+    high = beta.ppf(0.975, good + 1, total - good) if good < total else 1.0
+    value = good / total if total else float("nan")
+    return _target(name, value, [low, high], total, wanted)
+
+
+def count(name: str, found: int, total: int, wanted: str) -> dict[str, Any]:
+    """How many of a total, with the Clopper-Pearson interval of the rate."""
+    row = share(name, found, total, wanted)
+    return {**row, "value": found, "met": _met(found, wanted), "interval95_of": "rate"}
+
+
+def quantile(
+    name: str, values: Sequence[float], groups: Sequence[Any], q: float, wanted: str, seed: int
+) -> dict[str, Any]:
+    """A quantile with its bootstrap interval, resampled by group (pairs that share a view are not independent)."""
+    return statistic(name, values, groups, lambda sample: float(np.quantile(sample, q)), wanted, seed)
+
+
+def statistic(
+    name: str,
+    values: Sequence[float],
+    groups: Sequence[Any],
+    of: Callable[[np.ndarray], float],
+    wanted: str,
+    seed: int,
+) -> dict[str, Any]:
+    """Any statistic with its bootstrap interval, resampled by group."""
+    if not len(values):
+        return _target(name, float("nan"), [float("nan")] * 2, 0, wanted)
+    array, members = np.asarray(values, float), {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    blocks, rng, drawn = list(members.values()), np.random.default_rng(seed), []
+    for _ in range(1000):
+        rows = np.concatenate([blocks[k] for k in rng.integers(len(blocks), size=len(blocks))])
+        drawn.append(of(array[rows]))
+    return _target(name, of(array), np.percentile(drawn, [2.5, 97.5]).tolist(), len(array), wanted)
+
+
+def progress(done: int, total: int, text: str) -> None:
+    """One line on stderr."""
+    print(f"\r[{done}/{total}] {text:<70}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+def finish(benchmark: str, seed: int, results: dict[str, Any], targets: list[dict[str, Any]]) -> None:
+    """Print the JSON object."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    print(
+        json.dumps(
+            {
+                "benchmark": benchmark,
+                "commit": commit.stdout.strip() or "unknown",
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+                "seed": seed,
+                "results": results,
+                "targets": targets,
+            }
+        )
+    )
+
+
+def _target(name: str, value: float, interval: Sequence[float], n: int, wanted: str) -> dict[str, Any]:
+    known = None if np.isnan(value) else round(float(value), 4)
+    return {
+        "name": name,
+        "value": known,
+        "interval95": [None if np.isnan(v) else round(float(v), 4) for v in interval],
+        "n": n,
+        "wanted": wanted,
+        "met": known is not None and _met(value, wanted),
+    }
+
+
+def _met(value: float, wanted: str) -> bool:
+    relation, bound = wanted.split()
+    return {"<=": value <= float(bound), ">=": value >= float(bound), "==": value == float(bound)}[relation]
