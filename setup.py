@@ -14,17 +14,18 @@ setup(
     package_data={"pose_bridge": ["py.typed", "**/*.json"]},
     zip_safe=False,
     install_requires=[
-        "matplotlib>=3.5",
+        "matplotlib>=3.6",
         "numpy>=1.21",
         "opencv-python-headless>=4.5",
         "pillow>=9.0",
-        "pycolmap>=4.2,<4.3",  # covariance.py rests on conventions that were measured on 4.2
+        "pycolmap>=4.2,<4.3",  # estimators/bundle.py rests on conventions that were measured on 4.2
         "pyyaml>=5.4",
         "rich>=12.0",
-        "typer>=0.12",
+        "scipy>=1.8",
+        "typer>=0.12.4",
     ],
     extras_require={
-        "test": ["hypothesis>=6.80", "pytest>=8.0", "pytest-timeout>=2.2", "scipy>=1.8"],
+        "test": ["hypothesis>=6.80", "pytest>=8.0", "pytest-timeout>=2.2"],
         "dev": ["mypy>=1.10", "pre-commit>=3.5", "ruff>=0.9", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["pose_bridge = pose_bridge.cli.main:main"]},

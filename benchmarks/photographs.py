@@ -4,8 +4,9 @@
     python benchmarks/photographs.py [--photographs FOLDER] [--full] [--seed 0]
 
 All pairs of 50 to 90 degrees, each asked in two settings: `between`, with 8 views evenly between the two, and
-`around3`, with the views within 3 of either end only, as a robot would have them. Beside it the two views alone. A
-sample of the pairs unless `--full`, which takes about an hour and goes on where it was stopped (`--rows`).
+`around3`, with the views within 3 of either end only, as a robot would have them. Beside it the two views
+alone. A sample of the pairs unless `--full`, which takes about an hour and goes on where it was stopped
+(`--rows`).
 """
 
 from __future__ import annotations
@@ -138,7 +139,8 @@ def stored_features_ratios(walk: Walk, seed: int) -> list[float]:
     """Time with the views' features at hand over time from the images, same questions, one run."""
     ratios = []
     for pair in walk.pairs(50, 90)[:: len(walk.pairs(50, 90)) // 5]:
-        views = [*pair, *sum(walk.sides("between", *pair), [])]
+        left, right = walk.sides("between", *pair)
+        views = [*pair, *left, *right]
         fresh, stored = Bridge(), Bridge()
         for view in views:
             stored.prepare(walk.views[view])
@@ -217,9 +219,13 @@ def _tidy(T: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Ask, and print what came out."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     default = Path(os.environ.get("PHOTOS", Path(__file__).resolve().parents[2] / "shared" / "data" / "fox"))
-    parser.add_argument("--photographs", type=Path, default=default, help="folder with images/ and cameras.json")
+    parser.add_argument(
+        "--photographs", type=Path, default=default, help="folder with images/ and cameras.json"
+    )
     parser.add_argument("--full", action="store_true", help="all pairs, not a sample")
     parser.add_argument("--rows", type=Path, default=Path("build/benchmarks/photographs.jsonl"))
     parser.add_argument("--seed", type=int, default=0)
@@ -240,7 +246,9 @@ def main() -> None:
                 file.write(json.dumps(row) + "\n")
                 file.flush()
             rows.append(row)
-            report.progress(done, len(todo), f"{setting} {names[0]}-{names[1]}: {row['status']} {row['stage']}")
+            report.progress(
+                done, len(todo), f"{setting} {names[0]}-{names[1]}: {row['status']} {row['stage']}"
+            )
     ratios = stored_features_ratios(walk, args.seed)
     report.finish("photographs", args.seed, tables(rows), targets(rows, ratios, args.seed))
 

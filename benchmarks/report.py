@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one language of all benchmarks: targets with intervals, and one JSON object as the last line of stdout."""
+"""The one language of all benchmarks: targets with intervals, and one JSON object as the last line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def count(name: str, found: int, total: int, wanted: str) -> dict[str, Any]:
 def quantile(
     name: str, values: Sequence[float], groups: Sequence[Any], q: float, wanted: str, seed: int
 ) -> dict[str, Any]:
-    """A quantile with its bootstrap interval, resampled by group (pairs that share a view are not independent)."""
+    """A quantile with its bootstrap interval, resampled by group (pairs that share a view go together)."""
     return statistic(name, values, groups, lambda sample: float(np.quantile(sample, q)), wanted, seed)
 
 
@@ -64,13 +64,15 @@ def progress(done: int, total: int, text: str) -> None:
 
 def finish(benchmark: str, seed: int, results: dict[str, Any], targets: list[dict[str, Any]]) -> None:
     """Print the JSON object."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
     print(
         json.dumps(
             {
                 "benchmark": benchmark,
                 "commit": commit.stdout.strip() or "unknown",
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
                 "seed": seed,
                 "results": results,
                 "targets": targets,

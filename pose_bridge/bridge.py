@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ladder: rungs from cheap to dear; each answer is verified; it climbs until as much is known as was asked.
+"""The ladder: rungs from cheap to dear, each answer verified, until as much is known as was asked.
 
-    direct     the two views alone
-    register   the target against the views around the reference
-    context    one reconstruction of the real views around both ends
+direct     the two views alone
+register   the target against the views around the reference
+context    one reconstruction of the real views around both ends
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from pose_bridge import covariance, scale, verification
 from pose_bridge.config import Config
@@ -24,7 +25,16 @@ from pose_bridge.estimators.sfm import SfmEstimator
 from pose_bridge.estimators.two_view import TwoViewEstimator
 from pose_bridge.features import FeatureStore
 from pose_bridge.linking import Linker
-from pose_bridge.views import Answer, Evidence, Question, Reason, Require, ScaleSource, Status, Translation, View
+from pose_bridge.views import (
+    Answer,
+    Evidence,
+    Question,
+    Reason,
+    Require,
+    Status,
+    Translation,
+    View,
+)
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +82,8 @@ class Bridge:
     def answer(self, question: Question, control: Control | None = None) -> Answer:
         """Say where the target camera is, seen from the reference camera, or why that is not known.
 
-        Climbs until `question.require` is met. When the budget is spent, the best answer so far is the answer.
+        Climbs until `question.require` is met. When the budget is spent, the best answer so far is the
+        answer.
 
         Raises:
             BadInputError: A view cannot be used at all (too small).
@@ -91,7 +102,9 @@ class Bridge:
                     break
         except BudgetSpentError as error:
             if not best.accepted:
-                best = dataclasses.replace(best, reason=Reason.BUDGET, reason_text=f"{error}; {best.reason_text}")
+                best = dataclasses.replace(
+                    best, reason=Reason.BUDGET, reason_text=f"{error}; {best.reason_text}"
+                )
         return dataclasses.replace(best, elapsed_s=control.elapsed_s)
 
     def _climb(self, question: Question, control: Control) -> Iterator[Answer]:
@@ -115,13 +128,15 @@ class Bridge:
                 best = max(found, key=lambda pair: verification.probability(pair[1], stage))
                 yield self._judged(question, problem, *best)
             except NoEstimateError as error:
-                yield Answer.rejected(Reason.NO_OVERLAP, str(error), stage=stage, real_frames=len(problem.views))
+                yield Answer.rejected(
+                    Reason.NO_OVERLAP, str(error), stage=stage, real_frames=len(problem.views)
+                )
 
     def _judged(self, question: Question, problem: Problem, estimate: Estimate, evidence: Evidence) -> Answer:
         settings = self._config.verification
         asked = settings.min_probability if question.min_probability is None else question.min_probability
         verdict = verification.judge(estimate, evidence, settings, asked)
-        known = {
+        known: dict[str, Any] = {
             "stage": estimate.stage,
             "estimator": estimate.estimator,
             "probability": verdict.probability,
@@ -140,7 +155,7 @@ class Bridge:
         translation, doubt = covariance.translation(estimate, metres.known, settings)
         return Answer(
             status=Status.ACCEPTED,
-            reason_text=doubt or metres.name,
+            reason_text=doubt or ("" if metres.known else metres.name),
             translation=translation,
             scale_source=metres.source,
             scale_sigma=metres.sigma if translation is Translation.METRIC else float("nan"),
@@ -162,7 +177,10 @@ class Bridge:
         for view in (question.reference, question.target):
             found = len(self._store.features(view).points)
             if found < needed:
-                return f"view {view.id} shows {found} points that can be told apart, {needed} are needed: is it dark, blurred or blank?"
+                return (
+                    f"view {view.id} shows {found} points that can be told apart, {needed} are needed: "
+                    "is it dark, blurred or blank?"
+                )
         return ""
 
 

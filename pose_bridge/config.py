@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every setting's name, unit, default and range, written once.
 
-A field `Config.sfm.max_seconds` is the YAML key, the command-line flag's value and (with ROS) the parameter of that name.
-`setting()` attaches the description and the range; the generated YAML, the docs and the checks all read them here.
+A field `Config.sfm.max_seconds` is the YAML key, the command-line flag's value and (with ROS) the parameter
+of that name. `setting()` attaches the description and the range; the generated YAML, the docs and the checks
+all read them here.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -56,11 +56,16 @@ class FeaturesConfig(_Checked):
         0.02, "SIFT contrast threshold; lower finds more and weaker points", low=0.0, high=0.2
     )
     tilt: float = setting(
-        2.0, "camera tilt (1 / cos) that is simulated for wide-baseline matches; 1 turns them off", low=1.0, high=6.0
+        2.0,
+        "camera tilt (1 / cos) that is simulated for wide-baseline matches; 1 turns them off",
+        low=1.0,
+        high=6.0,
     )
     tilt_directions: int = setting(5, "directions in which the tilt is simulated", low=1, high=18)
     tilt_max_features: int = setting(800, "SIFT keypoints per simulated view", low=50, high=20000)
-    tilt_contrast_threshold: float = setting(0.03, "SIFT contrast threshold in simulated views", low=0.0, high=0.2)
+    tilt_contrast_threshold: float = setting(
+        0.03, "SIFT contrast threshold in simulated views", low=0.0, high=0.2
+    )
     ratio: float = setting(
         0.8, "a match's distance over that of the best other place; lower is stricter", low=0.3, high=0.99
     )
@@ -103,7 +108,10 @@ class ContextConfig(_Checked):
 
     max_views: int = setting(14, "views of one reconstruction, the two ends included", low=2, high=100)
     wide_pairs: int = setting(
-        20, "pairs across the gap that are matched with simulated tilts, the most promising first", low=0, high=10000
+        20,
+        "pairs across the gap that are matched with simulated tilts, the most promising first",
+        low=0,
+        high=10000,
     )
     alternatives: int = setting(
         1, "rival alignments that are looked for once an answer's links are taken away", low=1, high=10
@@ -114,10 +122,14 @@ class ContextConfig(_Checked):
 class SfmConfig(_Checked):
     """Structure from motion (pycolmap) with given matches and known intrinsics."""
 
-    min_pair_inliers: int = setting(20, "pairs of views with fewer verified matches are not linked", low=8, high=1000)
+    min_pair_inliers: int = setting(
+        20, "pairs of views with fewer verified matches are not linked", low=8, high=1000
+    )
     max_error_px: float = setting(2.5, "inlier threshold of pair verification", low=0.1, high=20.0)
     max_seconds: float = setting(20.0, "time limit of one reconstruction", low=0.1, high=3600.0)
-    starts: int = setting(2, "initial pairs that are tried when the first one fails or fits badly", low=1, high=10)
+    starts: int = setting(
+        2, "initial pairs that are tried when the first one fails or fits badly", low=1, high=10
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +150,9 @@ class VerificationConfig(_Checked):
 class ScaleConfig(_Checked):
     """Metric scale from odometry and depth."""
 
-    min_baseline_m: float = setting(0.10, "a side that moved less says nothing about scale", low=0.001, high=10.0)
+    min_baseline_m: float = setting(
+        0.10, "a side that moved less says nothing about scale", low=0.001, high=10.0
+    )
     max_disagreement_sigma: float = setting(
         3.5, "sources that differ by more standard deviations reject the scale", low=1.0, high=20.0
     )
@@ -188,7 +202,9 @@ class Config:
         for name, entries in values.items():
             if not isinstance(entries, Mapping):
                 raise ConfigError(f"{name} must be a group of settings, got {entries!r}")
-            _refuse_unknown(f"setting in {name}", entries, {f.name: f for f in dataclasses.fields(groups[name])})
+            _refuse_unknown(
+                f"setting in {name}", entries, {f.name: f for f in dataclasses.fields(groups[name])}
+            )
             made[name] = groups[name](**entries)
         return cls(**made)
 
@@ -200,7 +216,9 @@ class Config:
 def _refuse_unknown(what: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     unknown = sorted(set(given) - set(known))
     if unknown:
-        raise ConfigError(f"unknown {what}: {', '.join(map(str, unknown))}; known are {', '.join(sorted(known))}")
+        raise ConfigError(
+            f"unknown {what}: {', '.join(map(str, unknown))}; known are {', '.join(sorted(known))}"
+        )
 
 
 def to_yaml(config: Config) -> str:

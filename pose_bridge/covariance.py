@@ -20,7 +20,8 @@ def with_scale(estimate: Estimate, factor: float, sigma: float) -> tuple[Array, 
         sigma: Relative standard deviation of the factor.
 
     Returns:
-        T_reference_target in metres, (4, 4), and the covariance of (dt, dr), (6, 6); docs/method.md has the model.
+        T_reference_target in metres, (4, 4), and the covariance of (dt, dr), (6, 6); docs/method.md has the
+        model.
     """
     T = estimate.T_reference_target
     covariance = uncertainty.scaled(T, estimate.covariance, factor, sigma)
@@ -28,7 +29,7 @@ def with_scale(estimate: Estimate, factor: float, sigma: float) -> tuple[Array, 
 
 
 def direction_sigma_rad(estimate: Estimate) -> float:
-    """Largest standard deviation of the direction to the target, whatever the scale; NaN where it is undefined."""
+    """Largest standard deviation of the direction to the target; NaN where it is undefined."""
     if not estimate.translation_defined:
         return math.nan
     return uncertainty.direction_sigma_rad(estimate.T_reference_target, estimate.covariance)
@@ -37,7 +38,10 @@ def direction_sigma_rad(estimate: Estimate) -> float:
 def translation(estimate: Estimate, metric: bool, settings: VerificationConfig) -> tuple[Translation, str]:
     """Return how much of the translation is known, and why not more."""
     if not estimate.translation_defined:
-        return Translation.UNDEFINED, "the views show a turn, or a flat scene: where to the camera moved is not defined"
+        return (
+            Translation.UNDEFINED,
+            "the views show a turn, or a flat scene: where to the camera moved is not defined",
+        )
     sigma_deg = math.degrees(direction_sigma_rad(estimate))
     if sigma_deg > settings.max_direction_sigma_deg:
         return Translation.UNDEFINED, f"the direction is only known to {sigma_deg:.1f} degrees"
@@ -46,6 +50,4 @@ def translation(estimate: Estimate, metric: bool, settings: VerificationConfig) 
 
 def scaled_cameras(estimate: Estimate, factor: float) -> dict[int, Array]:
     """Return T_reference_camera of every view that took part, lengths multiplied."""
-    return {
-        view: rigid.make(T[:3, :3], factor * T[:3, 3]) for view, T in estimate.T_reference_camera.items()
-    }
+    return {view: rigid.make(T[:3, :3], factor * T[:3, 3]) for view, T in estimate.T_reference_camera.items()}

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -32,8 +32,8 @@ class Features:
     Attributes:
         points_px: (N, 2), pixel centres at + 0.5. The first `plain_points` come from the view as it is.
         points: The same on the plane z = 1 of the undistorted camera, (N, 2).
-        descriptors: Root-SIFT of unit length, float32 (M, 128). The first `plain_descriptors` come from the view as
-            it is, the rest from simulated tilts.
+        descriptors: Root-SIFT of unit length, float32 (M, 128). The first `plain_descriptors` come from the
+            view as it is, the rest from simulated tilts.
         owner: Keypoint of each descriptor, (M,).
     """
 
@@ -49,11 +49,13 @@ def extract(view: View, settings: FeaturesConfig, views: ViewsConfig, *, wide: b
     """Find the view's local features.
 
     Args:
-        view: The view; larger images than `views.max_side_px` are reduced first, coordinates stay the view's own.
+        view: The view; larger images than `views.max_side_px` are reduced first, coordinates stay the view's
+            own.
         settings: How many and how faint.
         views: Size limits.
-        wide: Also describe the view as it would look tilted, for matches across wide baselines (Morel and Yu, ASIFT:
-            A new framework for fully affine invariant image comparison, 2009). The plain ones come first, unchanged.
+        wide: Also describe the view as it would look tilted, for matches across wide baselines (Morel and
+            Yu, ASIFT: A new framework for fully affine invariant image comparison, 2009). The plain ones
+            come first, unchanged.
 
     Raises:
         BadImageError: The image is smaller than `views.min_side_px`.
@@ -70,11 +72,11 @@ def extract(view: View, settings: FeaturesConfig, views: ViewsConfig, *, wide: b
     return _usable(view, keypoints / scale, descriptors, owner, plain)
 
 
-def _reduced_gray(view: View, views: ViewsConfig) -> tuple[NDArray[np.uint8], float]:
+def _reduced_gray(view: View, views: ViewsConfig) -> tuple[NDArray[Any], float]:
     height, width = view.image.shape[:2]
     if min(height, width) < views.min_side_px:
         raise BadImageError(
-            f"view {view.id}: {width}x{height} is too small; the shorter side must be at least {views.min_side_px} px"
+            f"view {view.id}: {width}x{height} is too small; the shorter side needs {views.min_side_px} px"
         )
     gray = cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY)
     scale = min(1.0, views.max_side_px / max(height, width))
@@ -84,9 +86,9 @@ def _reduced_gray(view: View, views: ViewsConfig) -> tuple[NDArray[np.uint8], fl
 
 
 def _sift(
-    gray: NDArray[np.uint8], mask: NDArray[np.uint8] | None, limit: int, contrast: float
+    gray: NDArray[Any], mask: NDArray[Any] | None, limit: int, contrast: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    detector = cv2.SIFT_create(nfeatures=limit, contrastThreshold=contrast)
+    detector = cv2.SIFT.create(nfeatures=limit, contrastThreshold=contrast)
     keypoints, descriptors = detector.detectAndCompute(gray, mask)
     if descriptors is None:
         return np.empty((0, 2)), np.empty((0, 128), np.float32)
@@ -96,12 +98,14 @@ def _sift(
 
 
 def _tilted_sift(
-    gray: NDArray[np.uint8], direction_rad: float, settings: FeaturesConfig
+    gray: NDArray[Any], direction_rad: float, settings: FeaturesConfig
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """SIFT of the image as seen with the camera tilted about `direction_rad`, in coordinates of the untilted image."""
+    """SIFT of the image as a camera tilted about `direction_rad` sees it, in the image's own coordinates."""
     height, width = gray.shape
     cos, sin = np.cos(direction_rad), np.sin(direction_rad)
-    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]]) @ np.array([[cos, sin], [-sin, cos]])
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]]) @ np.array(
+        [[cos, sin], [-sin, cos]]
+    )
     low, high = np.floor(corners.min(axis=0)), np.ceil(corners.max(axis=0))
     rotate = np.array([[cos, -sin, -low[0]], [sin, cos, -low[1]]])
     size = (int(high[0] - low[0]), int(high[1] - low[1]))
@@ -120,7 +124,7 @@ def _tilted_sift(
 
 
 def _merge(points: NDArray[np.float64], plain: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Give every descriptor a keypoint; those of tilted views go to a plain keypoint where there is one nearby."""
+    """Give every descriptor a keypoint; those of tilted views a plain one where there is one nearby."""
     keypoints, owner = _unique_rows(points[:plain], 0.01)
     rest = points[plain:]
     if not len(rest):
@@ -158,7 +162,7 @@ def _usable(
 ) -> Features:
     """Leave out what the mask hides or the lens model cannot undistort."""
     points = view.camera.normalize(keypoints_px)
-    keep = np.isfinite(points).all(axis=1)
+    keep = np.asarray(np.isfinite(points).all(axis=1))
     if view.mask is not None:
         columns = np.clip(keypoints_px[:, 0].astype(int), 0, view.camera.width - 1)
         rows = np.clip(keypoints_px[:, 1].astype(int), 0, view.camera.height - 1)
@@ -224,7 +228,7 @@ def _mutual_best(
 def _best_elsewhere(
     similarity: NDArray[np.float32], places_px: NDArray[np.float64], best: NDArray[np.intp]
 ) -> NDArray[np.float32]:
-    """Per row, the largest similarity among columns that lie elsewhere than the best one. Overwrites `similarity`."""
+    """Per row, the largest similarity in columns elsewhere than the best one. Overwrites `similarity`."""
     found = np.full(len(similarity), -1.0, np.float32)
     rows, columns = np.arange(len(similarity)), best
     while len(rows):
@@ -247,6 +251,7 @@ class Once(Generic[T]):
         self._futures: OrderedDict[tuple[object, ...], Future[T]] = OrderedDict()
 
     def get(self, key: tuple[object, ...], compute: Callable[[], T]) -> T:
+        """Return what is known under the key, or compute it; an error is not remembered."""
         with self._lock:
             future = self._futures.get(key)
             mine = future is None
@@ -266,6 +271,7 @@ class Once(Generic[T]):
         return future.result()
 
     def has(self, key: tuple[object, ...]) -> bool:
+        """Whether the value is known or under way."""
         with self._lock:
             return key in self._futures
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From views to a problem that an estimator can solve: choose context, match it, and strengthen the weakest links."""
+"""From views to a problem for an estimator: choose context, match it, strengthen the weakest links."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pose_bridge.config import ContextConfig
 from pose_bridge.control import Control
 from pose_bridge.estimators.base import Indices, Problem
 from pose_bridge.estimators.pairs import PairVerifier
-from pose_bridge.features import FeatureStore
+from pose_bridge.features import Features, FeatureStore
 from pose_bridge.keyframes import selection
 from pose_bridge.views import Question, View
 
@@ -23,7 +23,7 @@ BATCH = 4  # pairs that are matched before the weakest link is looked for again
 
 
 class Linker:
-    """Builds problems; features, matches and two-view geometries are remembered from one question to the next."""
+    """Builds problems; features, matches and two-view geometries of views seen before are remembered."""
 
     def __init__(self, settings: ContextConfig, features: FeatureStore, verifier: PairVerifier) -> None:
         self._settings = settings
@@ -46,7 +46,7 @@ class Linker:
         return self.widened(self._selected(views, sides, question.seed, control), control)
 
     def widened(self, problem: Problem, control: Control) -> Problem:
-        """Match again with simulated tilts where the path between the two ends is weakest, most promising pairs first.
+        """Match again with simulated tilts where the path between the ends is weakest, best pairs first.
 
         After each few pairs it is looked up anew where that is, until `context.wide_pairs` are spent.
         """
@@ -64,8 +64,9 @@ class Linker:
             left -= set(chosen)
             control.check()
             views = sorted({view for pair in chosen for view in pair})
-            for view, found in zip(views, self._extract([problem.views[v] for v in views], True), strict=True):
-                features[view] = found
+            extracted = self._extract([problem.views[view] for view in views], True)
+            for view, more in zip(views, extracted, strict=True):
+                features[view] = more
             for pair, found in zip(chosen, self._match(problem.views, chosen, True, control), strict=True):
                 matches[pair] = found
             problem = Problem(problem.views, tuple(features), matches, problem.sides, problem.seed)
@@ -81,7 +82,9 @@ class Linker:
         if len(keep) <= self._settings.max_views:
             return problem
         chosen = selection.select(_overlap(problem), np.array(problem.sides), self._settings.max_views)
-        return self._problem([problem.views[i] for i in chosen], [problem.sides[i] for i in chosen], seed, control)
+        return self._problem(
+            [problem.views[i] for i in chosen], [problem.sides[i] for i in chosen], seed, control
+        )
 
     def _problem(self, views: Sequence[View], sides: Sequence[int], seed: int, control: Control) -> Problem:
         control.check()
@@ -90,7 +93,7 @@ class Linker:
         matches = dict(zip(pairs, self._match(views, pairs, False, control), strict=True))
         return Problem(tuple(views), tuple(features), matches, tuple(sides), seed)
 
-    def _extract(self, views: Sequence[View], wide: bool) -> list:
+    def _extract(self, views: Sequence[View], wide: bool) -> list[Features]:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return list(pool.map(lambda view: self._store.features(view, wide=wide), views))
 

@@ -59,7 +59,8 @@ def metric_scale(problem: Problem, estimate: Estimate, settings: ScaleConfig) ->
     """Combine all that is known about metres.
 
     Raises:
-        NoScaleError: Nothing says anything about scale, it is too uncertain, or sources contradict each other.
+        NoScaleError: Nothing says anything about scale, it is too uncertain, or sources contradict each
+            other.
     """
     if not estimate.translation_defined:
         raise NoScaleError(Reason.NO_SCALE, "the translation is not defined, so it has no length")
@@ -67,7 +68,7 @@ def metric_scale(problem: Problem, estimate: Estimate, settings: ScaleConfig) ->
     if not sources:
         raise NoScaleError(
             Reason.NO_SCALE,
-            f"no view moved at least {settings.min_baseline_m} m by odometry, and there is no depth: lengths are unknown",
+            f"no side moved {settings.min_baseline_m} m by odometry, and there is no depth",
         )
     for a, b in combinations(sources, 2):
         apart = abs(np.log(a.factor / b.factor)) / np.hypot(a.sigma, b.sigma)
@@ -111,9 +112,7 @@ def _by_odometry(
             continue
         own_variance = float(gradient @ estimate.joint_covariance @ gradient)
         sigma = float(np.sqrt(settings.odometry_sigma**2 + max(own_variance, 0.0)))
-        found.append(
-            Scale(ScaleSource.ODOMETRY, moved_m / length, sigma, f"odometry on the {name} side")
-        )
+        found.append(Scale(ScaleSource.ODOMETRY, moved_m / length, sigma, f"odometry on the {name} side"))
     if found:
         yield min(found, key=lambda scale: scale.sigma)
 
@@ -138,7 +137,9 @@ def _by_depth(problem: Problem, estimate: Estimate, settings: ScaleConfig) -> It
             continue
         rows = estimate.tracks.view == view
         px = problem.features[view].points_px[estimate.tracks.keypoint[rows]].astype(int)
-        local = rigid.transform(rigid.inverse(T_reference_camera), estimate.points[estimate.tracks.point[rows]])
+        local = rigid.transform(
+            rigid.inverse(T_reference_camera), estimate.points[estimate.tracks.point[rows]]
+        )
         measured = depth_m[
             np.clip(px[:, 1], 0, depth_m.shape[0] - 1), np.clip(px[:, 0], 0, depth_m.shape[1] - 1)
         ].astype(float)
@@ -149,4 +150,6 @@ def _by_depth(problem: Problem, estimate: Estimate, settings: ScaleConfig) -> It
         middle = float(np.median(ratios))
         spread = 1.4826 * float(np.median(np.abs(ratios - middle)))
         sigma = float(np.hypot(settings.depth_sigma, 1.2533 * spread / np.sqrt(good.sum())))
-        yield Scale(ScaleSource.DEPTH, float(np.exp(middle)), sigma, f"depth of view {problem.views[view].id}")
+        yield Scale(
+            ScaleSource.DEPTH, float(np.exp(middle)), sigma, f"depth of view {problem.views[view].id}"
+        )

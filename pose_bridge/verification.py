@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What ties the two sides together, and how far to believe it.
 
-An estimate is judged on the tracks across the weakest cut between the reference and the target, not on how well each
-side fits itself: a repeated wallpaper flower links two sides with hundreds of consistent tracks.
+An estimate is judged on the tracks across the weakest cut between the reference and the target, not on how
+well each side fits itself: a repeated wallpaper flower links two sides with hundreds of consistent tracks.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,8 @@ class Cut:
     """The weakest cut between the reference and the target.
 
     Attributes:
-        target_side: Whether each view of the problem lies on the target's side; views that took no part do not.
+        target_side: Whether each view of the problem lies on the target's side; views that took no part do
+            not.
         points: Indices of the estimate's points that are seen on both sides.
     """
 
@@ -136,7 +138,8 @@ def candidates(
         alternatives: Rivals to look for.
 
     Returns:
-        Estimates as they were found, each with its evidence, in which the others that disagree are its rivals.
+        Estimates as they were found, each with its evidence, in which the others that disagree are its
+        rivals.
 
     Raises:
         NoEstimateError: Not even the first estimate was found.
@@ -153,7 +156,12 @@ def candidates(
             break
     evidence = [gather(*pair) for pair in zip(problems, found, strict=False)]
     return [
-        (estimate, _with_rivals(own, [e for other, e in zip(found, evidence, strict=True) if not same_answer(estimate, other)]))
+        (
+            estimate,
+            _with_rivals(
+                own, [e for other, e in zip(found, evidence, strict=True) if not same_answer(estimate, other)]
+            ),
+        )
         for estimate, own in zip(found, evidence, strict=True)
     ]
 
@@ -163,7 +171,9 @@ def _with_rivals(evidence: Evidence, rivals: Sequence[Evidence]) -> Evidence:
     features = dict(evidence.features)
     for name in ("tracks", "patches"):
         strongest = max((rival.features[f"log_{name}"] for rival in rivals), default=-np.inf)
-        features[f"rival_{name}"] = float(np.exp(min(RIVAL_CAP, strongest - evidence.features[f"log_{name}"])))
+        features[f"rival_{name}"] = float(
+            np.exp(min(RIVAL_CAP, strongest - evidence.features[f"log_{name}"]))
+        )
     return dataclasses.replace(evidence, features=features)
 
 
@@ -186,7 +196,9 @@ class Verdict:
     text: str
 
 
-def judge(estimate: Estimate, evidence: Evidence, settings: VerificationConfig, min_probability: float) -> Verdict:
+def judge(
+    estimate: Estimate, evidence: Evidence, settings: VerificationConfig, min_probability: float
+) -> Verdict:
     """Say how far to believe an estimate, and if not enough, why, in words that help."""
     believed = probability(evidence, estimate.stage)
     features = evidence.features
@@ -205,7 +217,7 @@ def judge(estimate: Estimate, evidence: Evidence, settings: VerificationConfig, 
         )
     if believed >= min_probability:
         return Verdict(believed, Reason.NONE, "")
-    doubt = f"the answer is correct with a probability of only {believed:.2f} ({min_probability:g} is asked for): "
+    doubt = f"correct with a probability of only {believed:.2f}, {min_probability:g} is asked for: "
     if features["rival_patches"] > STRONG_RIVAL:
         return Verdict(
             believed,
@@ -221,7 +233,8 @@ def judge(estimate: Estimate, evidence: Evidence, settings: VerificationConfig, 
     return Verdict(
         believed,
         Reason.LOW_PROBABILITY,
-        doubt + f"{evidence.tracks} tracks tie the two sides, spread over {features['spread_deg']:.1f} degrees",
+        doubt
+        + f"{evidence.tracks} tracks tie the two sides, spread over {features['spread_deg']:.1f} degrees",
     )
 
 
@@ -229,7 +242,9 @@ def probability(evidence: Evidence, stage: Stage) -> float:
     """Return how probable it is that an estimate with this evidence is correct (docs/method.md)."""
     model = _model()[stage.name.lower()]
     logit = model["intercept"] + sum(
-        weight * (np.clip(evidence.features[name], *model["range"][name]) - model["mean"][name]) / model["std"][name]
+        weight
+        * (np.clip(evidence.features[name], *model["range"][name]) - model["mean"][name])
+        / model["std"][name]
         for name, weight in model["weights"].items()
     )
     return float(1.0 / (1.0 + np.exp(-logit)))
@@ -241,14 +256,16 @@ def rotation_sigma_deg(estimate: Estimate) -> float:
 
 
 @cache
-def _model() -> Mapping[str, dict]:
+def _model() -> Mapping[str, dict[str, Any]]:
     return json.loads(MODEL_FILE.read_text())["stages"]
 
 
 def _best_views(cut: Cut, visible: NDArray[np.bool_]) -> tuple[int, int]:
     """On either side the view that sees most of the linking points, (points, views)."""
     seen = visible.sum(axis=0)
-    return int(np.where(~cut.target_side, seen, -1).argmax()), int(np.where(cut.target_side, seen, -1).argmax())
+    return int(np.where(~cut.target_side, seen, -1).argmax()), int(
+        np.where(cut.target_side, seen, -1).argmax()
+    )
 
 
 def _rays(estimate: Estimate, points: Indices, view: int) -> Array:

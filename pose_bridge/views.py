@@ -109,14 +109,15 @@ class View:
     def __post_init__(self) -> None:
         if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
             raise BadImageError(
-                f"view {self.id}: the image must be uint8 RGB (H, W, 3), got {self.image.dtype} {self.image.shape}"
+                f"view {self.id}: not uint8 RGB (H, W, 3) but {self.image.dtype} {self.image.shape}"
             )
         height, width = self.image.shape[:2]
         if height == 0 or width == 0:
             raise BadImageError(f"view {self.id}: the image is empty ({width}x{height})")
         if (width, height) != (self.camera.width, self.camera.height):
             raise BadCameraError(
-                f"view {self.id}: the image is {width}x{height}, its camera {self.camera.width}x{self.camera.height}; "
+                f"view {self.id}: the image is {width}x{height}, "
+                f"its camera {self.camera.width}x{self.camera.height}; "
                 "give the calibration of this image size (Camera.resize scales one)"
             )
         for name, array in (("mask", self.mask), ("depth_m", self.depth_m)):
@@ -168,7 +169,9 @@ class Question:
         if not 0 <= self.seed < 2**64:
             raise BadInputError(f"seed must fit 64 bits without sign, got {self.seed}")
         if self.reference.id == self.target.id:
-            raise BadInputError(f"reference and target are both called {self.target.id!r}; views need names of their own")
+            raise BadInputError(
+                f"reference and target are both called {self.target.id!r}; views need names of their own"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,14 +199,14 @@ class Evidence:
 class Answer:
     """What the bridge says; numbers can be read only if they are meant to be used.
 
-    Made by `Answer.rejected` or by bridge.py for an accepted estimate. `T_reference_target`, `direction`, ... raise
-    NoEstimateError when the answer does not hold them: failure is never a pose.
+    Made by `Answer.rejected` or by bridge.py for an accepted estimate. `T_reference_target`, `direction`,
+    ... raise NoEstimateError when the answer does not hold them: failure is never a pose.
 
     Attributes:
         probability: That the answer is correct in the sense of docs/method.md; NaN when nothing was judged.
         evidence: Of the estimate that was judged, also when it was rejected.
-        cameras: T_reference_camera of the views that took part, by id, in the answer's unit of length; empty unless
-            accepted.
+        cameras: T_reference_camera of the views that took part, by id, in the answer's unit of length; empty
+            unless accepted.
         elapsed_s: Processing time.
     """
 
@@ -227,7 +230,9 @@ class Answer:
     def __post_init__(self) -> None:
         usable = self.status in (Status.ACCEPTED, Status.HYPOTHESIS)
         if usable != (self._T_reference_target is not None) or usable != (self._covariance is not None):
-            raise BadInputError(f"an answer has numbers exactly if it may be used; status is {self.status.name}")
+            raise BadInputError(
+                f"an answer has numbers exactly if it may be used; status is {self.status.name}"
+            )
         if not usable and self.reason is Reason.NONE:
             raise BadInputError("an answer that is not accepted needs a reason")
 
@@ -253,7 +258,7 @@ class Answer:
 
     @property
     def direction(self) -> NDArray[np.float64]:
-        """Unit vector from the reference camera to the target camera, in the reference camera's axes, (3,)."""
+        """Unit vector from the reference camera to the target camera, in the former's axes, (3,)."""
         T_reference_target, _ = self._numbers(Translation.DIRECTION)
         return T_reference_target[:3, 3] / np.linalg.norm(T_reference_target[:3, 3])
 

@@ -86,8 +86,9 @@ class Estimate:
         tracks: The points that the cameras rest on; observations of views that took part.
         points: In the reference camera's frame, (P, 3), the same unit.
         rms_px: Root mean square of the reprojection error.
-        joint_covariance: Of (dt, dr) of `covariance_views`, stacked, (6n, 6n), error model of docs/method.md with the
-            reference camera fixed. Unless `metric`, the unit of length is the baseline to the target: it has no error.
+        joint_covariance: Of (dt, dr) of `covariance_views`, stacked, (6n, 6n), error model of docs/method.md
+            with the reference camera fixed. Unless `metric`, the unit of length is the baseline to the
+            target: it has no error.
         covariance_views: Which views the covariance is of; the target comes first.
         metric: Lengths are metres already (posed reference views).
         translation_defined: False for pure rotation: only the rotation means something.

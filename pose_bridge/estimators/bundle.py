@@ -58,8 +58,8 @@ def adjust(
         points: First guess, (P, 3), in the frame of view 0.
         tracks: Observations of those views.
         max_error_px: Observations that miss by more are taken out.
-        fixed: Views whose poses are known; view 0 always is. With one only, lengths are in units of the baseline to
-            the target (view 1), which then has no error.
+        fixed: Views whose poses are known; view 0 always is. With one only, lengths are in units of the
+            baseline to the target (view 1), which then has no error.
 
     Raises:
         NoEstimateError: Too little is left to determine the target.
@@ -174,7 +174,7 @@ def _model(
 
 def _adjuster(
     model: pycolmap.Reconstruction, T_reference_camera: Mapping[int, Array], fixed: Sequence[int]
-) -> pycolmap.BundleAdjuster:
+) -> pycolmap.CeresBundleAdjuster:
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
     options.refine_focal_length = options.refine_principal_point = options.refine_extra_params = False
@@ -204,7 +204,7 @@ def T_world_camera(model: pycolmap.Reconstruction, view: int) -> Array:
 
 def _joint_covariance(
     model: pycolmap.Reconstruction,
-    adjuster: pycolmap.BundleAdjuster,
+    adjuster: pycolmap.CeresBundleAdjuster,
     T_reference_camera: Mapping[int, Array],
     fixed: Sequence[int],
 ) -> tuple[Array, tuple[int, ...]]:
@@ -231,9 +231,10 @@ def _joint_covariance(
 
 
 def _to_our_error_model(T_reference_camera: Array) -> Array:
-    """Jacobian of (dt, dr) of T_reference_camera by pycolmap's (rotation tangent, translation) of its inverse.
+    """Jacobian of (dt, dr) of T_reference_camera by pycolmap's tangent (rotation, translation).
 
-    With R_cr' = Exp(w) R_cr and t_cr' = t_cr + d: dr = -R w and dt = dr x t - R d, R and t of T_reference_camera.
+    With R_cr' = Exp(w) R_cr and t_cr' = t_cr + d: dr = -R w and dt = dr x t - R d, R and t of
+    T_reference_camera.
     """
     R, t = T_reference_camera[:3, :3], T_reference_camera[:3, 3]
     jacobian = np.zeros((6, 6))

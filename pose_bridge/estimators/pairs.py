@@ -59,11 +59,15 @@ class PairVerifier:
             and len(geometry.inlier_matches) >= self._settings.min_pair_inliers
         }
 
-    def _geometry(self, problem: Problem, pair: tuple[int, int], matches: Indices) -> pycolmap.TwoViewGeometry:
+    def _geometry(
+        self, problem: Problem, pair: tuple[int, int], matches: Indices
+    ) -> pycolmap.TwoViewGeometry:
         key = (*(problem.views[view].fingerprint for view in pair), matches.tobytes(), problem.seed)
         return self._known.get(key, lambda: self._estimate(problem, pair, matches))
 
-    def _estimate(self, problem: Problem, pair: tuple[int, int], matches: Indices) -> pycolmap.TwoViewGeometry:
+    def _estimate(
+        self, problem: Problem, pair: tuple[int, int], matches: Indices
+    ) -> pycolmap.TwoViewGeometry:
         focal_px = problem.focal_px()
         camera = ideal_camera(focal_px)
         options = pycolmap.TwoViewGeometryOptions()
@@ -81,7 +85,9 @@ class PairVerifier:
 
 def ideal_camera(focal_px: float) -> pycolmap.Camera:
     """The camera of all views: keypoints are undistorted, so a focal length is only the unit of pixels."""
-    size = round(2 * focal_px)  # pycolmap silently triangulates nothing where focal length and size do not match
+    size = round(
+        2 * focal_px
+    )  # pycolmap silently triangulates nothing where focal length and size do not match
     return pycolmap.Camera(
         model="PINHOLE", width=size, height=size, params=[focal_px, focal_px, 0.0, 0.0], camera_id=1
     )

@@ -47,7 +47,8 @@ class RegistrationEstimator:
     def estimate(self, problem: Problem, control: Control) -> Estimate:
         """Estimate the target's pose; the problem holds the target and views of the reference side only.
 
-        The reference views' poses come from odometry where all have them, else from a reconstruction of that side.
+        The reference views' poses come from odometry where all have them, else from a reconstruction of that
+        side.
 
         Raises:
             NoEstimateError: No points on the reference side, or too few of them are seen by the target.
@@ -94,7 +95,9 @@ class RegistrationEstimator:
         back = {new: view for view, new in index.items()}
         view = np.array([back[new] for new in range(len(own))])[found.tracks.view]
         cameras = {back[new]: T for new, T in found.T_reference_camera.items()}
-        return _PosedSide(cameras, Tracks(found.tracks.point, view, found.tracks.keypoint), found.points, metric=False)
+        return _PosedSide(
+            cameras, Tracks(found.tracks.point, view, found.tracks.keypoint), found.points, metric=False
+        )
 
     def _by_odometry(self, problem: Problem, control: Control) -> _PosedSide | None:
         """Points triangulated with odometry's poses; None where it is missing or has no baseline."""
@@ -134,7 +137,8 @@ class RegistrationEstimator:
     def _resect(self, problem: Problem, keypoints: Indices, points: Array) -> tuple[Array, np.ndarray]:
         if len(points) < self._settings.min_inliers:
             raise NoEstimateError(
-                f"the target sees {len(points)} points of the reference side, {self._settings.min_inliers} needed"
+                f"the target sees {len(points)} points of the reference side, needed are "
+                f"{self._settings.min_inliers}"
             )
         options = pycolmap.AbsolutePoseEstimationOptions()
         options.ransac.max_error = self._settings.max_error_px
@@ -152,12 +156,16 @@ class RegistrationEstimator:
 
 def _target_observations(problem: Problem, tracks: Tracks) -> tuple[Indices, Indices]:
     """Return which target keypoint shows which point; a keypoint and a point appear once."""
-    point_of = {(int(v), int(k)): int(p) for p, v, k in zip(tracks.point, tracks.view, tracks.keypoint, strict=True)}
+    point_of = {
+        (int(v), int(k)): int(p) for p, v, k in zip(tracks.point, tracks.view, tracks.keypoint, strict=True)
+    }
     seen: dict[int, int] = {}
     for (a, b), matches in sorted(problem.matches.items()):
         if 1 not in (a, b):
             continue
-        other, own, theirs = (a, matches[:, 1], matches[:, 0]) if b == 1 else (b, matches[:, 0], matches[:, 1])
+        other, own, theirs = (
+            (a, matches[:, 1], matches[:, 0]) if b == 1 else (b, matches[:, 0], matches[:, 1])
+        )
         for keypoint, match in zip(own, theirs, strict=True):
             point = point_of.get((other, int(match)))
             if point is not None:
@@ -182,7 +190,7 @@ def _renumbered(problem: Problem, index: Mapping[int, int]) -> Problem:
     for (a, b), found in problem.matches.items():
         if a in index and b in index:
             new = (index[a], index[b])
-            matches[tuple(sorted(new))] = found if new[0] < new[1] else found[:, ::-1]
+            matches[min(new), max(new)] = found if new[0] < new[1] else found[:, ::-1]
     return Problem(
         [problem.views[view] for view in order],
         [problem.features[view] for view in order],

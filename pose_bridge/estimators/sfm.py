@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The context rung's estimator: one reconstruction of the real views around both ends (pycolmap, incremental)."""
+"""The context rung's estimator: one incremental reconstruction of all real views (pycolmap)."""
 
 from __future__ import annotations
 
@@ -105,7 +105,8 @@ class SfmEstimator:
         options.ba_refine_focal_length = options.ba_refine_extra_params = False
         options.mapper.abs_pose_refine_focal_length = options.mapper.abs_pose_refine_extra_params = False
         options.mapper.filter_max_reproj_error = self._settings.max_error_px
-        # The initial pair is ours to choose; without this, an unsuitable one is tried again hundreds of times.
+        # The initial pair is ours to choose; without this, an unsuitable one is tried again hundreds of
+        # times.
         options.init_num_trials = 1
         options.mapper.init_min_tri_angle = MIN_START_DEG
         options.mapper.init_min_num_inliers = self._settings.min_pair_inliers

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The direct rung's estimator: essential matrix of two views, or only a rotation where that is all they hold."""
+"""The direct rung's estimator: essential matrix of two views, or only their rotation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from pose_bridge.views import Stage
 
 CONFIDENCE = 0.9999
 MAX_TRIALS = 5000
-FLAT_SHARE = 0.85  # a homography that explains this share of the essential matrix's inliers: flat, or only turned
+FLAT_SHARE = (
+    0.85  # a homography that explains this share of the essential matrix's inliers: flat, or only turned
+)
 SAME_ROTATION_RAD = np.radians(2.0)
 
 
@@ -26,8 +28,8 @@ class TwoViewEstimator:
 
     OpenCV's sampler always starts from the same state, so the answer does not depend on the seed.
 
-    Of a flat scene and of a camera that only turned the translation stays undefined: an essential matrix fitted to
-    them is a plausible number.
+    Of a flat scene and of a camera that only turned the translation stays undefined: an essential matrix
+    fitted to them is a plausible number.
     """
 
     name = "two_view"
@@ -46,7 +48,9 @@ class TwoViewEstimator:
         control.check()
         matches = problem.matches[0, 1]
         if len(matches) < self._settings.min_inliers:
-            raise NoEstimateError(f"{len(matches)} matches between the two views, {self._settings.min_inliers} needed")
+            raise NoEstimateError(
+                f"{len(matches)} matches between the two views, {self._settings.min_inliers} needed"
+            )
         a, b = problem.features[0].points[matches[:, 0]], problem.features[1].points[matches[:, 1]]
         limit = self._settings.max_error_px / problem.focal_px()
         E, inliers = _essential(a, b, limit)
@@ -54,7 +58,9 @@ class TwoViewEstimator:
         self._require(int(max(inliers.sum(), on_plane.sum())))
         control.check()
         if on_plane.sum() >= FLAT_SHARE * inliers.sum():
-            return self._rotation_only(problem, matches[on_plane], _rotation_of(H, a[on_plane], b[on_plane], limit))
+            return self._rotation_only(
+                problem, matches[on_plane], _rotation_of(H, a[on_plane], b[on_plane], limit)
+            )
         T_target_reference, front = epipolar.pose_from_essential(E, a[inliers], b[inliers])
         kept = matches[inliers][front]
         self._require(len(kept))
@@ -89,7 +95,9 @@ class TwoViewEstimator:
             covariance_views=adjusted.covariance_views,
         )
 
-    def _rotation_only(self, problem: Problem, matches: NDArray[np.intp], R_target_reference: Array) -> Estimate:
+    def _rotation_only(
+        self, problem: Problem, matches: NDArray[np.intp], R_target_reference: Array
+    ) -> Estimate:
         """Rotation with its covariance by the residuals; the translation means nothing (it is zero)."""
         a, b = problem.features[0].points[matches[:, 0]], problem.features[1].points[matches[:, 1]]
         residual = np.linalg.norm(_transfer(R_target_reference, a) - b, axis=1)
@@ -123,15 +131,15 @@ def _homography(a: Array, b: Array, limit: float) -> tuple[Array, NDArray[np.boo
     H, mask = cv2.findHomography(a, b, cv2.USAC_MAGSAC, limit, maxIters=MAX_TRIALS, confidence=CONFIDENCE)
     if H is None:
         return np.eye(3), np.zeros(len(a), bool)
-    return H, mask.reshape(-1) > 0
+    return np.asarray(H, float), mask.reshape(-1) > 0
 
 
 def _rotation_of(H: Array, a: Array, b: Array, limit: float) -> Array:
-    """R_target_reference of views related by a homography: a turn, or a plane whose rotation is not ambiguous.
+    """R_target_reference of views related by a homography: a turn, or an unambiguous plane.
 
     Raises:
-        NoEstimateError: The plane allows two different rotations (Hartley and Zisserman, 2nd ed., result 13.2 and
-            Malis and Vargas, Deeper understanding of the homography decomposition, 2007).
+        NoEstimateError: The plane allows two different rotations (Hartley and Zisserman, 2nd ed., result
+            13.2 and Malis and Vargas, Deeper understanding of the homography decomposition, 2007).
     """
     turn = _turn(a, b)
     if np.median(np.linalg.norm(_transfer(turn, a) - b, axis=1)) < limit:
@@ -145,7 +153,9 @@ def _rotation_of(H: Array, a: Array, b: Array, limit: float) -> Array:
     if not visible:
         raise NoEstimateError("a plane fits the matches, but it would lie behind the camera")
     if any(rotations.rotation_angle_rad(R.T @ visible[0]) > SAME_ROTATION_RAD for R in visible[1:]):
-        raise NoEstimateError("the scene that both views see is flat: two different rotations explain it equally well")
+        raise NoEstimateError(
+            "the scene that both views see is flat: two different rotations explain it equally well"
+        )
     return visible[0]
 
 
@@ -164,5 +174,7 @@ def _transfer(R_target_reference: Array, a: Array) -> Array:
 def _pair_tracks(matches: NDArray[np.intp]) -> Tracks:
     index = np.arange(len(matches))
     return Tracks(
-        np.r_[index, index], np.r_[np.zeros_like(index), np.ones_like(index)], np.r_[matches[:, 0], matches[:, 1]]
+        np.r_[index, index],
+        np.r_[np.zeros_like(index), np.ones_like(index)],
+        np.r_[matches[:, 0], matches[:, 1]],
     )

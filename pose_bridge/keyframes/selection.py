@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choosing context by the view graph: views that widen what is seen and overlap in matches, and its weak links."""
+"""Choosing context by the view graph: views that widen what is seen and overlap, and weak links."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ ENOUGH_OVERLAP = 0.2  # of a view's keypoints; more does not tie a view any bett
 
 
 def select(overlap: NDArray[np.float64], sides: NDArray[np.intp], limit: int) -> list[int]:
-    """Choose views around both ends, greedily: each next one is tied to the chosen ones and shows something new.
+    """Choose views around both ends, greedily: each is tied to the chosen ones and shows something new.
 
     Args:
-        overlap: Share of keypoints that two views have in common, symmetric (N, N). Views 0 and 1 are the two ends
-            and always chosen.
+        overlap: Share of keypoints that two views have in common, symmetric (N, N). Views 0 and 1 are the
+            two ends and always chosen.
         sides: 0 for views on the reference's side, 1 on the target's, (N,).
         limit: Views to choose, at least 2.
 
@@ -33,7 +33,7 @@ def select(overlap: NDArray[np.float64], sides: NDArray[np.intp], limit: int) ->
             new = 1.0 - float(overlap[view, chosen].max())
             reach = float(across.max(initial=0.0))  # what leads across the gap is worth most
             fair = 1.0 / (1.0 + taken[sides[view]])
-            return (tie * new + reach) * fair
+            return float((tie * new + reach) * fair)
 
         best = max(rest, key=lambda view: (worth(view), -view))
         if worth(best) <= 0.0:  # what is left is tied to nothing, or shows nothing new
@@ -50,8 +50,8 @@ def weakest_link(strength: NDArray[np.float64]) -> NDArray[np.bool_]:
         strength: Of the tie between each two views, symmetric (N, N), 0 for none.
 
     Returns:
-        True for the views on view 1's side, (N,). Views tied to neither end by anything stronger are on the side that
-        they are tied to better.
+        True for the views on view 1's side, (N,). Views tied to neither end by anything stronger are on the
+        side that they are tied to better.
     """
     views = len(strength)
     reached = np.zeros(views)  # strength of the best path from view 0, by its weakest link

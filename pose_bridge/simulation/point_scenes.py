@@ -37,9 +37,9 @@ FACING_COS = np.cos(np.radians(75.0))  # surfaces seen at a flatter angle show n
 BETWEEN_VIEWS = (3, 8)
 MOST_MOTIFS = 40  # in stock; few of them fill a view with copies, which cannot be matched, many mislead
 
-# Descriptors live near a surface of few dimensions, as those of photographs do: in d dimensions the chance that
-# a random best match passes the ratio test is ratio^d, 2 % in eighteen. With 128 independent numbers there would
-# be none, and matching would never go wrong by chance.
+# Descriptors live near a surface of few dimensions, as those of photographs do: in d dimensions the chance
+# that a random best match passes the ratio test is ratio^d, 2 % in eighteen. With 128 independent numbers
+# there would be none, and matching would never go wrong by chance.
 LATENT_SIZE = 18
 DESCRIPTOR_SIZE = 128
 CHANGING = 0.7  # share of a descriptor that depends on where it is seen from
@@ -65,12 +65,12 @@ class PointSceneConfig:
         weights: How often each kind comes, in the order of `Kind`.
         gap_deg: Between the directions from which the two sides look.
         context: Views around each end.
-        repetition: Share of the texture that is repeated; stretched beyond [0, 1], so that scenes without any
-            and with nothing else are common.
+        repetition: Share of the texture that is repeated; beyond [0, 1] too, so that scenes without any and
+            with nothing else are common.
         texture_per_m2: Points on walls.
         furniture_per_m2: Points on pieces of furniture that may stand in several places.
         boxes: In a room.
-        twins: Share of scenes with the same piece of furniture before both ends, seen from about the same side.
+        twins: Share of scenes with the same piece of furniture before both ends, seen from about one side.
         focal_px: Of all views of a question.
         reach_deg: Change of viewing direction over which a descriptor becomes another; scenes that reach far
             stand for matches with simulated tilts.
@@ -117,7 +117,7 @@ class SimulatedQuestion:
         kind: How the sides lie to each other.
         gap_deg: Rotation between reference and target; NaN in another room.
         repetition: Share of the texture that is repeated.
-        reach_deg: Change of viewing direction over which descriptors become others.
+        reach_deg: Change of viewing direction over which a descriptor becomes another.
     """
 
     problem: Problem
@@ -274,7 +274,7 @@ def _walk(
             sides.append(int(fraction > 0.5))
         return views, sides
     for side, end in enumerate(ends):
-        around_end = _steps(rng, end, int(rng.integers(settings.context[0], settings.context[1] + 1)), room_m)
+        around_end = _steps(rng, end, int(rng.integers(*settings.context, endpoint=True)), room_m)
         views += around_end
         sides += [side] * len(around_end)
     return views, sides
@@ -293,7 +293,7 @@ def _ends(
     rng: np.random.Generator, settings: PointSceneConfig, kind: Kind, room_m: Array
 ) -> tuple[Array, Array]:
     """Return a point (3,), and two places around it, (2, 3), perhaps outside the room."""
-    gap_deg = settings.gap_deg[0] + np.ptp(settings.gap_deg) * rng.random() ** 2
+    gap_deg = settings.gap_deg[0] + np.ptp(settings.gap_deg) * rng.random() ** 2  # narrow ones more often
     if kind is Kind.OPPOSITE:
         gap_deg = rng.uniform(110.0, 180.0)
     elif kind is Kind.OTHER_WALL:
@@ -367,9 +367,7 @@ class _Decorator:
             for _ in range(rng.integers(1, 7))
         ]
         self._same_furniture = rng.random() ** 2
-        self._twins = (
-            rng.random() < settings.twins
-        )  # the same thing before both ends, seen from about one side
+        self._twins = rng.random() < settings.twins
 
     def place(self, room_m: Array, T_world_camera: list[Array], first_id: int) -> _Place:
         """Furnish a room of this size around the cameras, of which the first two are the ends."""
@@ -508,8 +506,8 @@ class _Decorator:
 class _Look:
     """How textures look from a direction, and what a detector makes of it.
 
-    The latent vector of a texture is its own plus a random wave over the viewing direction (in the frame of the
-    surface) and the logarithm of the distance: a Gaussian process with the correlation exp(-d^2 / 2 reach^2).
+    The latent vector of a texture is its own plus a random wave over the viewing direction (in the frame of
+    the surface) and the logarithm of the distance: a Gaussian process of correlation exp(-d^2 / 2 reach^2).
     A random layer makes it a descriptor.
 
     Source: Rahimi and Recht, Random Features for Large-Scale Kernel Machines, 2007, for the waves.

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fits the verification's probability model on simulated scenes.
 
-    python -m pose_bridge.training.verification_model --scenes 1500 --output pose_bridge/verification_model.json
+    python -m pose_bridge.training.verification_model --scenes 1500 --output
+    pose_bridge/verification_model.json
 
-Every scene is answered by the real estimators of the three rungs; each candidate, rivals included, is one row: its
-evidence, and whether it is correct. One logistic regression per rung, wrong candidates weighted to `--wrong-share`.
-Real photographs are for testing the model, never for fitting it.
+Every scene is answered by the real estimators of the three rungs; each candidate, rivals included, is one
+row: its evidence, and whether it is correct. One logistic regression per rung, wrong candidates weighted to
+`--wrong-share`. Real photographs are for testing the model, never for fitting it.
 """
 
 from __future__ import annotations
@@ -118,40 +119,58 @@ def fit(rows: list[tuple[dict[str, float], bool]], wrong_share: float) -> dict[s
         "weights": {name: round(float(w), 4) for name, w in zip(names, solved.x[1:], strict=True)},
         "mean": {name: round(float(v), 4) for name, v in zip(names, mean, strict=True)},
         "std": {name: round(float(v), 4) for name, v in zip(names, std, strict=True)},
-        "range": {name: [round(float(a), 4), round(float(b), 4)] for name, a, b in zip(names, low, high, strict=True)},
+        "range": {
+            name: [round(float(a), 4), round(float(b), 4)]
+            for name, a, b in zip(names, low, high, strict=True)
+        },
     }
 
 
-def collect(seeds: range, workers: int) -> Iterator[Row]:
-    """Rows of all scenes, with progress on stderr."""
-    with ProcessPoolExecutor(workers) as pool:
-        for done, rows in enumerate(pool.map(rows_of, seeds), 1):
-            yield from rows
-            if done % 20 == 0:
-                print(f"{done} of {len(seeds)} scenes", file=sys.stderr, flush=True)
+def collect(seeds: range, workers: int, path: Path) -> Iterator[Row]:
+    """Rows of all scenes, with progress on stderr; those that lie in the file are not made again."""
+    known: dict[int, list[Row]] = {}
+    if path.exists():
+        known = {record["seed"]: record["rows"] for record in map(json.loads, path.read_text().splitlines())}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    todo = [seed for seed in seeds if seed not in known]
+    with path.open("a") as file, ProcessPoolExecutor(workers) as pool:
+        for done, (seed, rows) in enumerate(zip(todo, pool.map(rows_of, todo), strict=True), 1):
+            known[seed] = rows
+            file.write(json.dumps({"seed": seed, "rows": rows}) + "\n")
+            file.flush()
+            print(f"\r{done} of {len(todo)} scenes", end="", file=sys.stderr, flush=True)
+    for seed in seeds:
+        yield from known[seed]
 
 
 def main() -> None:
     """Simulate, fit, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--scenes", type=int, default=1500, help="simulated questions")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--wrong-share", type=float, default=0.5, help="share of wrong candidates the model is for")
+    parser.add_argument(
+        "--wrong-share", type=float, default=0.5, help="share of wrong candidates the model is for"
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path, default=verification.MODEL_FILE)
-    parser.add_argument("--rows", type=Path, help="keep the rows here (JSON lines), and use those that are there")
+    parser.add_argument(
+        "--rows",
+        type=Path,
+        default=Path("build/verification_rows.jsonl"),
+        help="where rows are kept between runs",
+    )
     args = parser.parse_args()
-    if args.rows and args.rows.exists():
-        rows = [tuple(json.loads(line)) for line in args.rows.read_text().splitlines()]
-    else:
-        rows = list(collect(range(args.first_seed, args.first_seed + args.scenes), args.workers))
-        if args.rows:
-            args.rows.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    seeds = range(args.first_seed, args.first_seed + args.scenes)
+    rows = list(collect(seeds, args.workers, args.rows))
     model = {
         "fitted_on": f"{args.scenes} simulated point scenes from seed {args.first_seed}",
         "wrong_share": args.wrong_share,
         "stages": {
-            stage: fit([(features, label) for name, features, label in rows if name == stage], args.wrong_share)
+            stage: fit(
+                [(features, label) for name, features, label in rows if name == stage], args.wrong_share
+            )
             for stage in ("direct", "register", "context")
         },
     }
@@ -166,7 +185,9 @@ def _part(problem: Problem, views: list[int]) -> Problem:
         features=[problem.features[view] for view in views],
         sides=[problem.sides[view] for view in views],
         matches={
-            (index[a], index[b]): found for (a, b), found in problem.matches.items() if a in index and b in index
+            (index[a], index[b]): found
+            for (a, b), found in problem.matches.items()
+            if a in index and b in index
         },
     )
 

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Problems with a known answer: points, cameras on an arc, and perfect matches."""
+
+import numpy as np
+
+from pose_bridge.estimators.base import Problem, Tracks
+from pose_bridge.features import Features
+from pose_bridge.geometry import rigid, rotations
+from pose_bridge.geometry.cameras import Camera
+from pose_bridge.views import View
+
+FOCAL_PX = 400.0
+CAMERA = Camera.from_focal_px(FOCAL_PX, 640, 480)
+
+
+def arc(angles_deg: list[float], radius_m: float = 4.0) -> list[np.ndarray]:
+    """T_world_camera on a circle around the origin, looking at it; the first one first."""
+    poses = []
+    for angle in np.radians(angles_deg):
+        R = rotations.so3_exp(np.array([0.0, angle, 0.0]))
+        poses.append(rigid.make(R, R @ np.array([0.0, 0.0, -radius_m])))
+    return poses
+
+
+def cloud(rng: np.random.Generator, count: int = 150, flat: bool = False) -> np.ndarray:
+    points = rng.uniform(-1.2, 1.2, (count, 3))
+    if flat:
+        points[:, 2] = 0.0
+    return points
+
+
+def problem(
+    T_world_camera: list[np.ndarray],
+    points_world: np.ndarray,
+    rng: np.random.Generator,
+    noise_px: float = 0.0,
+    odometry: bool = False,
+    sides: list[int] | None = None,
+    outliers: float = 0.0,
+) -> Problem:
+    """Keypoint k of every view shows point k; a share of the matches may be shuffled."""
+    views, features = [], []
+    image = np.zeros((480, 640, 3), np.uint8)
+    for index, T in enumerate(T_world_camera):
+        px = CAMERA.project(rigid.transform(rigid.inverse(T), points_world))
+        px = px + rng.normal(0.0, noise_px, px.shape)
+        mask = np.ones((480, 640), bool)
+        mask[0, index] = False  # a picture of its own: results are remembered by what the picture is
+        views.append(
+            View(id=f"v{index}", image=image, camera=CAMERA, mask=mask, T_side_camera=T if odometry else None)
+        )
+        empty = np.zeros((len(px), 128), np.float32)
+        features.append(Features(px, CAMERA.normalize(px), empty, np.arange(len(px)), len(px), len(px)))
+    everything = np.stack([np.arange(len(points_world))] * 2, axis=1)
+    matches = {}
+    for a in range(len(views)):
+        for b in range(a + 1, len(views)):
+            pairs = everything.copy()
+            wrong = rng.permutation(len(pairs))[: int(outliers * len(pairs))]
+            pairs[wrong, 1] = pairs[np.roll(wrong, 1), 1]
+            matches[a, b] = pairs
+    return Problem(
+        views, features, matches, sides or [0, 1] + [0] * (len(views) - 2), int(rng.integers(2**31))
+    )
+
+
+def all_tracks(views: int, points: int) -> Tracks:
+    point, view = np.meshgrid(np.arange(points), np.arange(views))
+    return Tracks(point.reshape(-1), view.reshape(-1), point.reshape(-1))
