@@ -146,15 +146,15 @@ def candidates(
         CancelledError, BudgetSpentError: From `control`.
     """
     found = [estimator.estimate(problem, control)]
-    problems = [problem]
+    rest = problem
     for _ in range(alternatives):
         control.step(f"{estimator.stage.name.lower()}: looking for another alignment")
-        problems.append(without_links(problems[-1], found[-1]))
+        rest = without_links(rest, found[-1])
         try:
-            found.append(estimator.estimate(problems[-1], control))
+            found.append(estimator.estimate(rest, control))
         except NoEstimateError:
             break
-    evidence = [gather(*pair) for pair in zip(problems, found, strict=False)]
+    evidence = [gather(problem, estimate) for estimate in found]  # by all matches, also those taken away
     return [
         (
             estimate,

@@ -179,6 +179,7 @@ def _adjuster(
     options.print_summary = False
     options.refine_focal_length = options.refine_principal_point = options.refine_extra_params = False
     options.ceres.solver_options.max_num_iterations = 50
+    options.ceres.solver_options.num_threads = 1  # sums in one order: the same answer every time
     options.ceres.solver_options.function_tolerance = 1e-8
     config = pycolmap.BundleAdjustmentConfig()
     for view in T_reference_camera:

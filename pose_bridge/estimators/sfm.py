@@ -98,7 +98,7 @@ class SfmEstimator:
         options.min_model_size = 2
         options.multiple_models = False
         options.extract_colors = False
-        options.num_threads = -1
+        options.num_threads = 1  # sums in one order: the same answer every time
         options.random_seed = seed % 2**31
         options.max_runtime_seconds = int(np.ceil(seconds))
         options.min_num_matches = self._settings.min_pair_inliers

@@ -128,10 +128,13 @@ def _essential(a: Array, b: Array, limit: float) -> tuple[Array, NDArray[np.bool
 
 
 def _homography(a: Array, b: Array, limit: float) -> tuple[Array, NDArray[np.bool_]]:
-    H, mask = cv2.findHomography(a, b, cv2.USAC_MAGSAC, limit, maxIters=MAX_TRIALS, confidence=CONFIDENCE)
+    unit = np.diag([1.0 / limit, 1.0 / limit, 1.0])  # in coordinates near 1, OpenCV's solver misses most inliers
+    H, mask = cv2.findHomography(
+        a / limit, b / limit, cv2.USAC_MAGSAC, 1.0, maxIters=MAX_TRIALS, confidence=CONFIDENCE
+    )
     if H is None:
         return np.eye(3), np.zeros(len(a), bool)
-    return np.asarray(H, float), mask.reshape(-1) > 0
+    return np.asarray(np.linalg.inv(unit) @ H @ unit, float), mask.reshape(-1) > 0
 
 
 def _rotation_of(H: Array, a: Array, b: Array, limit: float) -> Array:

@@ -86,11 +86,11 @@ class PointSceneConfig:
     context: tuple[int, int] = (0, 4)
     repetition: Range = (-0.2, 1.1)
     texture_per_m2: Range = (80.0, 500.0)
-    furniture_per_m2: Range = (300.0, 1500.0)
+    furniture_per_m2: Range = (150.0, 800.0)
     boxes: tuple[int, int] = (2, 14)
-    twins: float = 0.7
+    twins: float = 0.12
     focal_px: Range = (350.0, 700.0)
-    reach_deg: Range = (25.0, 65.0)
+    reach_deg: Range = (30.0, 90.0)
     dropout: Range = (0.2, 0.55)
     noise_px: Range = (0.3, 1.0)
     stray: Range = (0.02, 0.05)

@@ -41,12 +41,13 @@ SIGN = {
     "spread_deg": 1,
     "agreement": 1,
     "linked_share": 1,
+    "log_parallax_deg": 1,
     "rms_px": -1,
     "log_rotation_sigma_deg": -1,
     "rival_tracks": -1,
     "rival_patches": -1,
 }
-RIDGE = 1e-2
+RIDGE = 1e-3
 MIN_STD = 1e-3
 CORRECT_ROTATION_DEG = 5.0  # docs/method.md: correct
 CORRECT_DIRECTION_DEG = 15.0

@@ -1,0 +1,686 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ladder on real photographs: right where it answers, and never a pose where it cannot know."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pose_bridge import photographs, verification
+from pose_bridge.bridge import Bridge
+from pose_bridge.config import Config, ContextConfig
+from pose_bridge.control import Control
+from pose_bridge.errors import BadImageError, CancelledError, NoEstimateError
+from pose_bridge.estimators.base import Estimate, Estimator, Problem
+from pose_bridge.geometry import distances, rigid, rotations
+from pose_bridge.geometry.cameras import Camera
+from pose_bridge.views import Answer, Evidence, Question, Reason, Require, ScaleSource, Stage, Status, Translation, View
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAPS = [("0002", "0031"), ("0001", "0030"), ("0001", "0033")]
+GOOD = ("0014", "0031")  # far enough apart that the two views alone do not tell
+BRIDGED = ("0006", "0031")
+METRES = 0.7  # per unit of cameras.json, by the odometry that tests make up
+
+
+class Walk:
+    """The photographs in the order of the walk, with their true poses."""
+
+    def __init__(self, folder: Path) -> None:
+        cameras = photographs.read_cameras(folder / "cameras.json")
+        paths = sorted((folder / "images").glob("*.jpg"))
+        self.names = [path.stem for path in paths]
+        self.views = {path.stem: photographs.read_view(path, cameras) for path in paths}
+        self.poses = {path.stem: cameras.pose(path) for path in paths}
+
+    def T(self, a: str, b: str) -> np.ndarray:
+        return rigid.relative(self.poses[a], self.poses[b])
+
+    def around(self, a: str, b: str, count: int) -> tuple[list[str], list[str]]:
+        """Names within `count` of either end, each on the side that it is nearer to."""
+        at = [self.names.index(name) for name in (a, b)]
+        sides: tuple[list[str], list[str]] = ([], [])
+        for index, name in enumerate(self.names):
+            apart = [abs(index - end) for end in at]
+            if 0 < min(apart) <= count:
+                sides[int(apart[1] < apart[0])].append(name)
+        return sides
+
+    def question(self, a: str, b: str, count: int = 2, **asked: object) -> Question:
+        left, right = self.around(a, b, count)
+        return Question(
+            reference=self.views[a],
+            target=self.views[b],
+            **{
+                "reference_context": tuple(self.views[name] for name in left),
+                "target_context": tuple(self.views[name] for name in right),
+                "budget_s": 100.0,
+                **asked,
+            },
+        )
+
+    def posed(self, name: str, metres: float = METRES) -> View:
+        """The view with odometry, in a frame of its own."""
+        T = rigid.relative(self.poses["0008"], self.poses[name])
+        return dataclasses.replace(self.views[name], T_side_camera=rigid.make(T[:3, :3], metres * T[:3, 3]))
+
+    def bridged(self, metres: tuple[float, float] = (METRES, METRES), **asked: object) -> Question:
+        """Views in between, all on the target's side, so that only one reconstruction ties the ends."""
+        left, right = ("0003", "0008"), ("0012", "0018", "0021", "0026")
+        return Question(
+            reference=self.posed(BRIDGED[0], metres[0]),
+            target=self.posed(BRIDGED[1], metres[1]),
+            reference_context=tuple(self.posed(name, metres[0]) for name in left),
+            target_context=tuple(self.posed(name, metres[1]) for name in right),
+            **{"budget_s": 100.0, **asked},
+        )
+
+
+@pytest.fixture(scope="module")
+def walk(fox: Path) -> Walk:
+    return Walk(fox)
+
+
+@pytest.fixture(scope="module")
+def bridge() -> Bridge:
+    """One for all questions: what it remembers must not change an answer."""
+    return Bridge()
+
+
+@pytest.fixture(scope="module")
+def stock() -> Bridge:
+    return Bridge(Config(context=ContextConfig(wide_pairs=0)))
+
+
+@pytest.fixture(scope="module")
+def good(walk: Walk, bridge: Bridge) -> Answer:
+    return bridge.answer(walk.question(*GOOD))
+
+
+def errors_deg(answer: Answer, T_true: np.ndarray) -> tuple[float, float]:
+    """Of rotation and signed direction; 0 where the answer gives no direction."""
+    rotation = distances.rotation_error_deg(answer.rotation, T_true[:3, :3])
+    if answer.translation < Translation.DIRECTION:
+        return rotation, 0.0
+    return rotation, distances.translation_error_deg(answer.direction, T_true[:3, 3])
+
+
+def assert_never_wrong(answer: Answer, T_true: np.ndarray) -> None:
+    if not answer.accepted:
+        return assert_no_pose(answer)
+    rotation, direction = errors_deg(answer, T_true)
+    assert rotation <= 5.0
+    assert direction <= 15.0
+    return None
+
+
+def assert_right(answer: Answer, T_true: np.ndarray, limit_deg: float = 1.5) -> None:
+    assert answer.accepted, answer.reason_text
+    rotation, direction = errors_deg(answer, T_true)
+    assert rotation < limit_deg
+    assert direction < limit_deg
+
+
+def assert_no_pose(answer: Answer) -> None:
+    """Rejected, with a reason in words, and not one number of a pose."""
+    assert answer.status is Status.REJECTED
+    assert answer.reason is not Reason.NONE
+    assert answer.reason_text
+    assert answer.translation is Translation.UNDEFINED
+    assert answer.scale_source is ScaleSource.NONE
+    assert np.isnan(answer.scale_sigma)
+    assert answer.cameras == {}
+    for name in (
+        "rotation",
+        "rotation_covariance_rad2",
+        "direction",
+        "direction_sigma_rad",
+        "T_reference_target",
+        "covariance",
+    ):
+        with pytest.raises(NoEstimateError):
+            getattr(answer, name)
+
+
+def numbers(answer: Answer) -> list[np.ndarray]:
+    assert answer.accepted, answer.reason_text
+    return [
+        answer.rotation,
+        answer.direction,
+        answer.rotation_covariance_rad2,
+        np.array([answer.direction_sigma_rad, answer.probability]),
+        *answer.cameras.values(),
+    ]
+
+
+def assert_positive(covariance: np.ndarray) -> None:
+    assert np.isfinite(covariance).all()
+    np.testing.assert_array_equal(covariance, covariance.T)
+    assert np.linalg.eigvalsh(covariance)[0] >= -1e-12 * np.trace(covariance)
+
+
+# --- traps: a repeated wallpaper flower ties the two sides with hundreds of tracks
+
+
+@pytest.mark.parametrize(("a", "b"), TRAPS)
+def test_a_repeated_pattern_is_not_believed(walk: Walk, bridge: Bridge, a: str, b: str) -> None:
+    assert_never_wrong(bridge.answer(walk.question(a, b, 3)), walk.T(a, b))
+
+
+@pytest.mark.parametrize(("a", "b"), TRAPS)
+def test_nor_with_the_links_of_stock_structure_from_motion(
+    walk: Walk, stock: Bridge, monkeypatch: pytest.MonkeyPatch, a: str, b: str
+) -> None:
+    """Without simulated tilts the flower is nearly all there is across the gap."""
+    seen: list[tuple[Problem, list[tuple[Estimate, Evidence]]]] = []
+    candidates = verification.candidates
+
+    def listen(estimator: Estimator, problem: Problem, control: Control, alternatives: int) -> object:
+        found = candidates(estimator, problem, control, alternatives)
+        seen.append((problem, found))
+        return found
+
+    monkeypatch.setattr(verification, "candidates", listen)
+    assert_never_wrong(stock.answer(walk.question(a, b, 3)), walk.T(a, b))
+
+    problem, ((first, evidence), (rival, rival_evidence)) = seen[-1]
+    T = first.T_reference_target
+    assert len(first.T_reference_camera) == len(problem.views)  # nothing is wrong with how it fits,
+    assert first.rms_px < 1.0
+    assert evidence.tracks >= 100
+    assert distances.translation_error_deg(T[:3, 3], walk.T(a, b)[:3, 3]) > 15.0  # and yet it is wrong:
+    assert not verification.same_answer(first, rival)  # there is another alignment, and either hears of it
+    assert min(e.features["rival_tracks"] for e in (evidence, rival_evidence)) > 0.0
+
+
+# --- good pairs
+
+
+def test_a_good_pair_is_answered_with_a_direction(walk: Walk, good: Answer) -> None:
+    assert_right(good, walk.T(*GOOD), 1.0)
+    assert good.translation is Translation.DIRECTION
+    assert good.scale_source is ScaleSource.NONE
+    assert np.isnan(good.scale_sigma)
+    assert_positive(good.rotation_covariance_rad2)
+    assert 0.0 < good.direction_sigma_rad < np.radians(5)
+    assert np.linalg.norm(good.direction) == pytest.approx(1.0)
+    assert good.probability >= 0.9
+    for name in ("T_reference_target", "covariance"):
+        with pytest.raises(NoEstimateError, match="METRIC"):
+            getattr(good, name)
+
+
+def test_the_answer_shows_what_it_rests_on(walk: Walk, good: Answer) -> None:
+    question = walk.question(*GOOD)
+    views = {
+        view.id: view
+        for view in (question.reference, question.target, *question.reference_context, *question.target_context)
+    }
+    assert set(good.cameras) <= set(views)
+    np.testing.assert_allclose(good.cameras[question.reference.id], np.eye(4), atol=1e-12)
+    T_target = good.cameras[question.target.id]
+    np.testing.assert_allclose(T_target[:3, :3], good.rotation)
+    np.testing.assert_allclose(T_target[:3, 3] / np.linalg.norm(T_target[:3, 3]), good.direction, atol=1e-9)
+    evidence = good.evidence
+    assert evidence is not None
+    assert len(evidence.reference_points_px) == len(evidence.target_points_px) <= evidence.tracks
+    for name, points in (
+        (evidence.reference_view_id, evidence.reference_points_px),
+        (evidence.target_view_id, evidence.target_points_px),
+    ):
+        height, width = views[name].image.shape[:2]
+        assert ((points >= 0) & (points <= [width, height])).all()
+
+
+def test_the_other_way_round_is_the_inverse(walk: Walk, bridge: Bridge) -> None:
+    assert_right(bridge.answer(walk.question(*GOOD[::-1])), walk.T(*GOOD[::-1]), 1.0)
+
+
+@pytest.mark.parametrize("stage", [Stage.REGISTER, Stage.CONTEXT])
+def test_same_question_and_seed_same_numbers(walk: Walk, bridge: Bridge, stage: Stage) -> None:
+    """Whatever was asked before."""
+    question = walk.question(*GOOD, seed=7) if stage is Stage.REGISTER else walk.bridged(seed=7)
+    fresh = Bridge()
+    fresh.prepare(question.target)
+    fresh.answer(walk.question("0018", "0034"))
+    first, second = bridge.answer(question), fresh.answer(question)
+    assert first.stage is second.stage is stage
+    for one, other in zip(numbers(first), numbers(second), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_order_of_context_does_not_matter(walk: Walk, bridge: Bridge) -> None:
+    question = walk.bridged()
+    turned = dataclasses.replace(
+        question,
+        reference_context=question.reference_context[::-1],
+        target_context=question.target_context[::-1],
+    )
+    assert_right(bridge.answer(turned), walk.T(*BRIDGED))
+
+
+def test_duplicates_in_context_change_nothing(walk: Walk, bridge: Bridge, good: Answer) -> None:
+    question = walk.question(*GOOD)
+
+    def again(views: Iterable[View], mark: str) -> tuple[View, ...]:
+        return tuple(dataclasses.replace(view, id=f"{view.id} {mark}") for view in views)
+
+    more = dataclasses.replace(
+        question,
+        reference_context=(
+            *question.reference_context,
+            *again(question.reference_context, "again"),
+            *again([question.reference], "as context"),
+        ),
+        target_context=(*question.target_context, *again([question.target], "as context")),
+    )
+    for one, other in zip(numbers(bridge.answer(more)), numbers(good), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+# --- metres
+
+
+def with_odometry(walk: Walk, question: Question, metres: float) -> Question:
+    def pose(view: View) -> View:
+        return walk.posed(Path(view.id).stem, metres)
+
+    return dataclasses.replace(
+        question,
+        reference=pose(question.reference),
+        reference_context=tuple(map(pose, question.reference_context)),
+        require=Require.METRIC,
+    )
+
+
+def assert_length(answer: Answer, T_true: np.ndarray, metres: float = METRES) -> None:
+    assert answer.translation is Translation.METRIC
+    length = np.linalg.norm(answer.T_reference_target[:3, 3])
+    assert length == pytest.approx(metres * np.linalg.norm(T_true[:3, 3]), rel=0.1)
+    assert_positive(answer.covariance)
+    assert np.linalg.eigvalsh(answer.covariance)[0] > 0
+    along = answer.direction
+    assert np.sqrt(along @ answer.covariance[:3, :3] @ along) >= 0.9 * answer.scale_sigma * length
+
+
+def test_odometry_around_the_reference_gives_metres(walk: Walk, bridge: Bridge) -> None:
+    answer = bridge.answer(with_odometry(walk, walk.question(*GOOD), METRES))
+    assert_right(answer, walk.T(*GOOD))
+    assert_length(answer, walk.T(*GOOD))
+    assert answer.scale_source is ScaleSource.ODOMETRY
+
+
+def test_odometry_on_both_sides_gives_metres(walk: Walk, bridge: Bridge) -> None:
+    answer = bridge.answer(walk.bridged(require=Require.METRIC))
+    assert answer.stage is Stage.CONTEXT
+    assert_right(answer, walk.T(*BRIDGED))
+    assert_length(answer, walk.T(*BRIDGED))
+
+
+def test_conflicting_odometry_is_rejected(walk: Walk, bridge: Bridge) -> None:
+    answer = bridge.answer(walk.bridged((METRES, 1.5 * METRES), require=Require.METRIC))
+    assert_no_pose(answer)
+    assert answer.reason is Reason.SCALE_CONFLICT
+
+
+def test_a_side_that_only_turned_does_not_veto(walk: Walk, bridge: Bridge) -> None:
+    question = walk.bridged(require=Require.METRIC)
+    place = question.target.T_side_camera[:3, 3]
+    turned = dataclasses.replace(
+        question,
+        target_context=tuple(
+            dataclasses.replace(view, T_side_camera=rigid.make(view.T_side_camera[:3, :3], place))
+            for view in question.target_context
+        ),
+    )
+    answer = bridge.answer(turned)
+    assert_right(answer, walk.T(*BRIDGED))
+    assert_length(answer, walk.T(*BRIDGED))
+
+
+# --- never a pose
+
+
+def with_target(question: Question, image: np.ndarray, **changed: object) -> Question:
+    """The question with another picture as its target."""
+    return dataclasses.replace(
+        question,
+        target=dataclasses.replace(question.target, image=np.ascontiguousarray(image, np.uint8)),
+        **changed,
+    )
+
+
+def texture(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Blots of all sizes: thousands of keypoints, nothing known."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros(shape)
+    for sigma in (1.0, 2.0, 4.0, 8.0):
+        total += sigma * cv2.GaussianBlur(rng.normal(0.0, 1.0, shape), (0, 0), sigma)
+    low, high = np.percentile(total, [1, 99])
+    return np.clip(255 * (total - low) / (high - low), 0, 255).astype(np.uint8)
+
+
+SPOILT = {
+    "black": lambda image: np.zeros_like(image),
+    "white": lambda image: np.full_like(image, 255),
+    "blurred": lambda image: cv2.GaussianBlur(image, (0, 0), 20.0),
+    "saturated": lambda image: np.clip(image.astype(int) * 8 + 200, 0, 255).astype(np.uint8),
+    "dark": lambda image: image // 100,
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+@pytest.mark.parametrize("which", ["reference", "target"])
+def test_a_spoilt_picture_has_no_pose(walk: Walk, bridge: Bridge, how: str, which: str) -> None:
+    question = walk.question(*GOOD)
+    view = getattr(question, which)
+    spoilt = dataclasses.replace(view, image=SPOILT[how](view.image))
+    answer = bridge.answer(dataclasses.replace(question, **{which: spoilt}))
+    assert_no_pose(answer)
+    assert answer.reason is Reason.POOR_VIEWS
+    assert view.id in answer.reason_text
+
+
+def test_spoilt_context_does_no_harm(walk: Walk, bridge: Bridge) -> None:
+    question = walk.question(*GOOD)
+    spoilt = tuple(
+        dataclasses.replace(question.target, id=how, image=spoil(question.target.image))
+        for how, spoil in SPOILT.items()
+    )
+    more = dataclasses.replace(question, reference_context=(*question.reference_context, *spoilt))
+    assert_right(bridge.answer(more), walk.T(*GOOD))
+
+
+def test_identical_pictures_have_no_pose(walk: Walk, bridge: Bridge) -> None:
+    question = walk.question(*GOOD)
+    answer = bridge.answer(with_target(question, question.reference.image))
+    assert_no_pose(answer)
+    assert answer.reason is Reason.POOR_VIEWS
+
+
+def test_a_picture_too_small_is_an_error(walk: Walk, bridge: Bridge) -> None:
+    question = walk.question(*GOOD)
+    small = View(id="small", image=texture(0, (40, 40, 3)), camera=Camera.from_focal_px(50.0, 40, 40))
+    with pytest.raises(BadImageError, match="small"):
+        bridge.answer(dataclasses.replace(question, target=small))
+
+
+@pytest.mark.parametrize("what", ["texture", "mirrored"])
+def test_a_target_from_elsewhere_has_no_pose(walk: Walk, bridge: Bridge, what: str) -> None:
+    question = walk.question(*GOOD)
+    image = question.target.image
+    elsewhere = texture(1, image.shape) if what == "texture" else image[:, ::-1]
+    assert_no_pose(bridge.answer(with_target(question, elsewhere)))
+
+
+def test_a_mirrored_target_with_its_mirrored_context_has_no_pose(walk: Walk, bridge: Bridge) -> None:
+    """One side of the question is a mirror image: a scene of its own, with as much texture."""
+    question = walk.question(*GOOD)
+    mirrored = tuple(
+        dataclasses.replace(view, image=np.ascontiguousarray(view.image[:, ::-1]))
+        for view in question.target_context
+    )
+    assert_no_pose(
+        bridge.answer(with_target(question, question.target.image[:, ::-1], target_context=mirrored))
+    )
+
+
+def test_context_of_another_scene_does_not_help(walk: Walk, bridge: Bridge) -> None:
+    a, b = "0001", "0033"
+    sides = [
+        tuple(
+            dataclasses.replace(walk.views[a], id=f"elsewhere {seed}", image=texture(seed, walk.views[a].image.shape))
+            for seed in seeds
+        )
+        for seeds in (range(10, 13), range(20, 23))
+    ]
+    question = walk.question(a, b, reference_context=sides[0], target_context=sides[1])
+    assert_never_wrong(bridge.answer(question), walk.T(a, b))
+
+
+@pytest.mark.parametrize("budget_s", [1e-3, 0.05, 0.5])
+def test_a_budget_too_small_has_no_pose(walk: Walk, budget_s: float) -> None:
+    answer = Bridge().answer(walk.question(*GOOD, budget_s=budget_s))
+    if answer.accepted:
+        assert_right(answer, walk.T(*GOOD))
+        assert budget_s > 0.01
+    else:
+        assert_no_pose(answer)
+        assert answer.reason is Reason.BUDGET
+        assert "budget" in answer.reason_text
+
+
+def test_the_best_answer_so_far_is_kept_when_time_runs_out(walk: Walk, bridge: Bridge, good: Answer) -> None:
+    """A direction is known when the search for metres is stopped."""
+    better: list[Answer] = []
+
+    class Clock(Control):
+        def step(self, what: str) -> None:
+            if what.startswith("context"):
+                self.start(1e-9)
+            super().step(what)
+
+    answer = bridge.answer(walk.question(*GOOD, require=Require.METRIC), Clock(on_better=better.append))
+    for one, other in zip(numbers(answer), numbers(good), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert better[-1].accepted
+
+
+def test_only_so_many_rungs(walk: Walk, bridge: Bridge) -> None:
+    steps: list[str] = []
+    answer = bridge.answer(
+        walk.question(*GOOD, max_stage=Stage.DIRECT), Control(on_progress=steps.append)
+    )
+    assert answer.stage <= Stage.DIRECT
+    assert not any(step.startswith(("register", "context")) for step in steps)
+
+
+# --- a camera that only turned, a flat scene
+
+
+CAMERA = Camera.from_focal_px(458.0, 360, 640)
+
+
+def seen(image: np.ndarray, H: np.ndarray, name: str) -> View:
+    """The picture warped by a homography of normalized coordinates, inside its outline."""
+    K = CAMERA.to_opencv_K()
+    pixels = K @ H @ np.linalg.inv(K)
+    warped = cv2.warpPerspective(image, pixels, (CAMERA.width, CAMERA.height), flags=cv2.INTER_CUBIC)
+    mask = cv2.warpPerspective(np.full(image.shape[:2], 255, np.uint8), pixels, (CAMERA.width, CAMERA.height))
+    return View(id=name, image=warped, camera=CAMERA, mask=cv2.erode(mask, np.ones((9, 9), np.uint8)) > 250)
+
+
+def turn(yaw_deg: float, pitch_deg: float = 0.0) -> np.ndarray:
+    return rotations.so3_exp(np.radians([pitch_deg, yaw_deg, 0.0]))
+
+
+def assert_no_direction(answer: Answer) -> None:
+    assert answer.translation is Translation.UNDEFINED
+    for name in ("direction", "direction_sigma_rad", "T_reference_target", "covariance"):
+        with pytest.raises(NoEstimateError):
+            getattr(answer, name)
+
+
+@pytest.mark.parametrize("require", [Require.ROTATION, Require.DIRECTION])
+def test_a_camera_that_only_turned_has_a_rotation_and_no_direction(
+    walk: Walk, bridge: Bridge, require: Require
+) -> None:
+    R_target_reference = turn(20.0, 4.0)
+    image = walk.views["0021"].image
+    question = Question(
+        reference=seen(image, np.eye(3), "before"),
+        target=seen(image, R_target_reference, "after"),
+        require=require,
+        budget_s=100.0,
+    )
+    answer = bridge.answer(question)
+    assert answer.accepted, answer.reason_text
+    assert_no_direction(answer)
+    assert distances.rotation_error_deg(answer.rotation, R_target_reference.T) < 0.3
+    assert_positive(answer.rotation_covariance_rad2)
+
+
+def test_nor_does_it_with_context_that_turned_too(walk: Walk, bridge: Bridge) -> None:
+    """No reconstruction of views from one place may make up a baseline."""
+    image = walk.views["0021"].image
+    left, right = (
+        tuple(seen(image, turn(yaw, pitch), f"{yaw} {pitch}") for yaw, pitch in side)
+        for side in (((-6.0, 2.0), (5.0, -3.0)), ((10.0, 3.0), (16.0, -4.0)))
+    )
+    answer = bridge.answer(
+        Question(
+            reference=seen(image, np.eye(3), "before"),
+            target=seen(image, turn(20.0), "after"),
+            reference_context=left,
+            target_context=right,
+            budget_s=100.0,
+        )
+    )
+    assert_no_direction(answer)
+    if answer.accepted:
+        assert distances.rotation_error_deg(answer.rotation, turn(20.0).T) < 0.5
+
+
+@pytest.mark.parametrize("yaw_deg", [12.0, 30.0])
+def test_a_poster_has_no_direction(walk: Walk, bridge: Bridge, yaw_deg: float) -> None:
+    """A plane seen by two cameras has two explanations; which is true cannot be told."""
+    image = walk.views["0021"].image
+    poster = seen(image, np.eye(3), "before")
+    R_target_reference = turn(yaw_deg)
+    t = -R_target_reference @ np.array([0.5, 0.05, 0.1])  # metres; the poster hangs at 1 m
+    homography = R_target_reference + np.outer(t, [0.0, 0.0, 1.0])
+    question = Question(reference=poster, target=seen(image, homography, "after"), budget_s=100.0)
+    answer = bridge.answer(question)
+    if answer.accepted:
+        assert_no_direction(answer)
+        assert distances.rotation_error_deg(answer.rotation, R_target_reference.T) < 5.0
+    else:
+        assert_no_pose(answer)
+
+
+# --- cancelling
+
+
+def test_cancelled_before_it_starts(walk: Walk, bridge: Bridge) -> None:
+    cancelled = threading.Event()
+    cancelled.set()
+    steps: list[str] = []
+    with pytest.raises(CancelledError):
+        bridge.answer(walk.question(*GOOD), Control(cancelled, steps.append))
+    assert steps == []
+
+
+def test_cancelled_at_every_step(walk: Walk, bridge: Bridge) -> None:
+    question = walk.bridged()
+    steps: list[str] = []
+    before = bridge.answer(question, Control(on_progress=steps.append))
+    assert {step.split(":")[0] for step in steps} >= {"direct", "register", "context"}
+    for last in range(len(steps)):
+        cancelled, heard = threading.Event(), []
+
+        def hear(step: str, last: int = last, cancelled: threading.Event = cancelled, heard: list = heard) -> None:
+            heard.append(step)
+            if len(heard) == last + 1:
+                cancelled.set()
+
+        with pytest.raises(CancelledError):
+            bridge.answer(question, Control(cancelled, hear))
+        assert heard == steps[: last + 1]
+    for one, other in zip(numbers(bridge.answer(question)), numbers(before), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("step", "delay_s"),
+    [
+        ("looking at the two views", 0.02),  # features
+        ("register: matching", 0.1),
+        ("context: estimating", 0.0),
+        ("context: estimating", 0.1),
+        ("context: estimating", 0.3),  # in mid-reconstruction
+    ],
+)
+def test_cancelled_in_mid_step_by_another_thread(
+    walk: Walk, bridge: Bridge, step: str, delay_s: float
+) -> None:
+    asked = Bridge() if step != "context: estimating" else bridge
+    cancelled, since, timers = threading.Event(), [], []
+
+    def cancel() -> None:
+        since.append(time.monotonic())
+        cancelled.set()
+
+    def hear(what: str) -> None:
+        if what == step:
+            timers.append(threading.Timer(delay_s, cancel))
+            timers[-1].start()
+
+    with pytest.raises(CancelledError):
+        asked.answer(walk.question("0001", "0033", 3), Control(cancelled, hear))
+    assert time.monotonic() - since[0] < 2.0
+    timers[0].join()
+
+
+# --- processes
+
+
+def command(walk: Walk, fox: Path, a: str, b: str) -> list[str]:
+    arguments = [str(fox / "images" / f"{name}.jpg") for name in (a, b)]
+    arguments += ["--cameras", str(fox / "cameras.json"), "--budget", "100", "--json"]
+    for option, names in zip(("--reference-context", "--target-context"), walk.around(a, b, 2), strict=True):
+        for name in names:
+            arguments += [option, str(fox / "images" / f"{name}.jpg")]
+    return [sys.executable, "-c", "from pose_bridge.cli.main import main; main()", "estimate", *arguments]
+
+
+@pytest.mark.parametrize("kind", ["missing", "a file", "read-only"])
+def test_a_temporary_directory_that_cannot_be_written_does_not_matter(
+    walk: Walk, fox: Path, tmp_path: Path, kind: str
+) -> None:
+    place = tmp_path / "tmp"
+    if kind == "a file":
+        place.write_text("")
+    elif kind == "read-only":
+        place.mkdir(mode=0o500)
+    environment = {**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(place))}
+    done = subprocess.run(
+        command(walk, fox, *GOOD), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    assert '"ACCEPTED"' in done.stdout
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_bridge import GOOD, Walk
+from pose_bridge.bridge import Bridge
+from pose_bridge.control import Control
+walk = Walk(Path({fox!r}))
+Bridge().answer(walk.question(*GOOD), Control(on_progress=lambda step: print(step, flush=True)))
+"""
+
+
+def test_nothing_is_left_behind_after_a_kill(fox: Path, tmp_path: Path) -> None:
+    code = KILLED.format(tests=str(ROOT / "tests"), fox=str(fox))
+    environment = {**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(tmp_path))}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert any(line.strip() == "register: estimating" for line in process.stdout)
+        time.sleep(0.05)  # in mid-reconstruction
+        assert process.poll() is None, "it ended before it could be killed"
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert list(tmp_path.iterdir()) == []
