@@ -114,16 +114,21 @@ class Bridge:
         if poor:
             yield Answer.rejected(Reason.POOR_VIEWS, poor)
             return
-        for rung in self._rungs:
+        rungs = [
+            rung
+            for rung in self._rungs
+            if rung.estimator.stage <= question.max_stage and rung.applies(question)
+        ]
+        for rung in rungs:
             stage = rung.estimator.stage
-            if stage > question.max_stage or not rung.applies(question):
-                continue
             control.step(f"{stage.name.lower()}: matching")
             problem = rung.problem(question, control)
             control.step(f"{stage.name.lower()}: estimating")
+            # A rival can save a doubtful answer, but where a rung is left, that one has more to go by.
+            needed = 0.0 if rung is rungs[-1] else self._min_probability(question)
             try:
                 found = verification.candidates(
-                    rung.estimator, problem, control, self._config.context.alternatives
+                    rung.estimator, problem, control, self._config.context.alternatives, needed
                 )
                 best = max(found, key=lambda pair: verification.probability(pair[1], stage))
                 yield self._judged(question, problem, *best)
@@ -132,10 +137,13 @@ class Bridge:
                     Reason.NO_OVERLAP, str(error), stage=stage, real_frames=len(problem.views)
                 )
 
+    def _min_probability(self, question: Question) -> float:
+        asked = question.min_probability
+        return self._config.verification.min_probability if asked is None else asked
+
     def _judged(self, question: Question, problem: Problem, estimate: Estimate, evidence: Evidence) -> Answer:
         settings = self._config.verification
-        asked = settings.min_probability if question.min_probability is None else question.min_probability
-        verdict = verification.judge(estimate, evidence, settings, asked)
+        verdict = verification.judge(estimate, evidence, settings, self._min_probability(question))
         known: dict[str, Any] = {
             "stage": estimate.stage,
             "estimator": estimate.estimator,

@@ -91,7 +91,6 @@ def gather(problem: Problem, estimate: Estimate) -> Evidence:
         "log_patches": float(np.log(max(1, min(_patches(reference_rays), _patches(target_rays))))),
         "spread_deg": min(_spread_deg(reference_rays), _spread_deg(target_rays)),
         "agreement": agreeing / max(total, 1),
-        "linked_share": _linked_share(problem, estimate, cut),
         "log_parallax_deg": float(np.log(max(_parallax_deg(estimate, cut, visible), 0.1))),
         "rms_px": estimate.rms_px,
         "log_rotation_sigma_deg": float(np.log(max(rotation_sigma_deg(estimate), 1e-3))),
@@ -127,7 +126,7 @@ def without_links(problem: Problem, estimate: Estimate) -> Problem:
 
 
 def candidates(
-    estimator: Estimator, problem: Problem, control: Control, alternatives: int
+    estimator: Estimator, problem: Problem, control: Control, alternatives: int, needed: float = 0.0
 ) -> list[tuple[Estimate, Evidence]]:
     """Estimate, take away what ties the two sides, and estimate again: rival alignments of the two sides.
 
@@ -136,6 +135,7 @@ def candidates(
         problem: Its views and matches.
         control: Budget and cancellation.
         alternatives: Rivals to look for.
+        needed: An estimate less probable than this even without rivals is not worth looking for any.
 
     Returns:
         Estimates as they were found, each with its evidence, in which the others that disagree are its
@@ -146,15 +146,16 @@ def candidates(
         CancelledError, BudgetSpentError: From `control`.
     """
     found = [estimator.estimate(problem, control)]
+    evidence = [gather(problem, found[0])]
     rest = problem
-    for _ in range(alternatives):
+    while len(found) <= alternatives and probability(evidence[0], estimator.stage) >= needed:
         control.step(f"{estimator.stage.name.lower()}: looking for another alignment")
         rest = without_links(rest, found[-1])
         try:
             found.append(estimator.estimate(rest, control))
         except NoEstimateError:
             break
-    evidence = [gather(problem, estimate) for estimate in found]  # by all matches, also those taken away
+        evidence.append(gather(problem, found[-1]))  # by all matches, also those taken away
     return [
         (
             estimate,
@@ -307,31 +308,6 @@ def _agreement(problem: Problem, estimate: Estimate, cut: Cut) -> tuple[int, int
             counts.append((int(_agrees(problem, estimate, a, b, pairs).sum()), len(pairs)))
     best = sorted(counts, reverse=True)[:5]
     return sum(agreeing for agreeing, _ in best), sum(total for _, total in best)
-
-
-def _linked_share(problem: Problem, estimate: Estimate, cut: Cut) -> float:
-    """Of one side's points that the other side's best linked view should see, the share that it does.
-
-    Of the two directions, the better one: points of one side may be hidden from the other.
-    """
-    visible = estimate.tracks.visible(len(problem.views)) >= 0
-    linking = np.isin(np.arange(len(visible)), cut.points)
-    takes_part = np.isin(np.arange(len(problem.views)), list(estimate.T_reference_camera))
-    shares = []
-    for own in (cut.target_side, ~cut.target_side & takes_part):
-        others = np.nonzero(takes_part & ~own)[0]
-        view = int(others[visible[linking][:, others].sum(axis=0).argmax()])
-        expected = visible[:, own].any(axis=1) & _inside(problem, estimate, view)
-        shares.append((expected & linking).sum() / max(expected.sum(), 1))
-    return float(max(shares))
-
-
-def _inside(problem: Problem, estimate: Estimate, view: int) -> NDArray[np.bool_]:
-    camera = problem.views[view].camera
-    local = rigid.transform(rigid.inverse(estimate.T_reference_camera[view]), estimate.points)
-    px = camera.project(local)
-    with np.errstate(invalid="ignore"):
-        return np.asarray((px >= 0).all(axis=1) & (px[:, 0] < camera.width) & (px[:, 1] < camera.height))
 
 
 def _parallax_deg(estimate: Estimate, cut: Cut, visible: NDArray[np.bool_]) -> float:

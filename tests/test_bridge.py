@@ -23,7 +23,18 @@ from pose_bridge.errors import BadImageError, CancelledError, NoEstimateError
 from pose_bridge.estimators.base import Estimate, Estimator, Problem
 from pose_bridge.geometry import distances, rigid, rotations
 from pose_bridge.geometry.cameras import Camera
-from pose_bridge.views import Answer, Evidence, Question, Reason, Require, ScaleSource, Stage, Status, Translation, View
+from pose_bridge.views import (
+    Answer,
+    Evidence,
+    Question,
+    Reason,
+    Require,
+    ScaleSource,
+    Stage,
+    Status,
+    Translation,
+    View,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAPS = [("0002", "0031"), ("0001", "0030"), ("0001", "0033")]
@@ -223,7 +234,12 @@ def test_the_answer_shows_what_it_rests_on(walk: Walk, good: Answer) -> None:
     question = walk.question(*GOOD)
     views = {
         view.id: view
-        for view in (question.reference, question.target, *question.reference_context, *question.target_context)
+        for view in (
+            question.reference,
+            question.target,
+            *question.reference_context,
+            *question.target_context,
+        )
     }
     assert set(good.cameras) <= set(views)
     np.testing.assert_allclose(good.cameras[question.reference.id], np.eye(4), atol=1e-12)
@@ -438,7 +454,9 @@ def test_context_of_another_scene_does_not_help(walk: Walk, bridge: Bridge) -> N
     a, b = "0001", "0033"
     sides = [
         tuple(
-            dataclasses.replace(walk.views[a], id=f"elsewhere {seed}", image=texture(seed, walk.views[a].image.shape))
+            dataclasses.replace(
+                walk.views[a], id=f"elsewhere {seed}", image=texture(seed, walk.views[a].image.shape)
+            )
             for seed in seeds
         )
         for seeds in (range(10, 13), range(20, 23))
@@ -477,9 +495,7 @@ def test_the_best_answer_so_far_is_kept_when_time_runs_out(walk: Walk, bridge: B
 
 def test_only_so_many_rungs(walk: Walk, bridge: Bridge) -> None:
     steps: list[str] = []
-    answer = bridge.answer(
-        walk.question(*GOOD, max_stage=Stage.DIRECT), Control(on_progress=steps.append)
-    )
+    answer = bridge.answer(walk.question(*GOOD, max_stage=Stage.DIRECT), Control(on_progress=steps.append))
     assert answer.stage <= Stage.DIRECT
     assert not any(step.startswith(("register", "context")) for step in steps)
 
@@ -587,7 +603,9 @@ def test_cancelled_at_every_step(walk: Walk, bridge: Bridge) -> None:
     for last in range(len(steps)):
         cancelled, heard = threading.Event(), []
 
-        def hear(step: str, last: int = last, cancelled: threading.Event = cancelled, heard: list = heard) -> None:
+        def hear(
+            step: str, last: int = last, cancelled: threading.Event = cancelled, heard: list = heard
+        ) -> None:
             heard.append(step)
             if len(heard) == last + 1:
                 cancelled.set()

@@ -21,6 +21,8 @@ FLAT_SHARE = (
     0.85  # a homography that explains this share of the essential matrix's inliers: flat, or only turned
 )
 SAME_ROTATION_RAD = np.radians(2.0)
+AS_GOOD = 1.5  # a turn that fits worse than a plane by this factor is none: a camera may circle a poster
+EXACT_SHARE = 0.2  # of the inlier threshold: what fits this well is a turn, whatever fits better
 
 
 class TwoViewEstimator:
@@ -128,7 +130,8 @@ def _essential(a: Array, b: Array, limit: float) -> tuple[Array, NDArray[np.bool
 
 
 def _homography(a: Array, b: Array, limit: float) -> tuple[Array, NDArray[np.bool_]]:
-    unit = np.diag([1.0 / limit, 1.0 / limit, 1.0])  # in coordinates near 1, OpenCV's solver misses most inliers
+    # in coordinates near 1, OpenCV's solver misses most inliers
+    unit = np.diag([1.0 / limit, 1.0 / limit, 1.0])
     H, mask = cv2.findHomography(
         a / limit, b / limit, cv2.USAC_MAGSAC, 1.0, maxIters=MAX_TRIALS, confidence=CONFIDENCE
     )
@@ -145,7 +148,8 @@ def _rotation_of(H: Array, a: Array, b: Array, limit: float) -> Array:
             13.2 and Malis and Vargas, Deeper understanding of the homography decomposition, 2007).
     """
     turn = _turn(a, b)
-    if np.median(np.linalg.norm(_transfer(turn, a) - b, axis=1)) < limit:
+    turn_error, plane_error = (np.median(np.linalg.norm(_transfer(M, a) - b, axis=1)) for M in (turn, H))
+    if turn_error < min(limit, max(AS_GOOD * plane_error, EXACT_SHARE * limit)):
         return turn
     _, candidates, _, normals = cv2.decomposeHomographyMat(H, np.eye(3))
     visible = [

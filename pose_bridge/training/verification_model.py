@@ -40,7 +40,6 @@ SIGN = {
     "log_patches": 1,
     "spread_deg": 1,
     "agreement": 1,
-    "linked_share": 1,
     "log_parallax_deg": 1,
     "rms_px": -1,
     "log_rotation_sigma_deg": -1,
@@ -152,7 +151,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=1500, help="simulated questions")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument(
-        "--wrong-share", type=float, default=0.5, help="share of wrong candidates the model is for"
+        "--wrong-share", type=float, default=0.25, help="share of wrong candidates the model is for"
     )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path, default=verification.MODEL_FILE)

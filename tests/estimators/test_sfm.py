@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+import threading
+
+import numpy as np
+import pytest
+from synthetic import arc, cloud, problem
+
+from pose_bridge.config import SfmConfig
+from pose_bridge.control import Control
+from pose_bridge.errors import BudgetSpentError, CancelledError, NoEstimateError
+from pose_bridge.estimators.base import Estimate, Problem
+from pose_bridge.estimators.pairs import PairVerifier
+from pose_bridge.estimators.sfm import SfmEstimator
+from pose_bridge.geometry import distances, rigid, uncertainty
+
+ANGLES_DEG = [0.0, 60.0, 15.0, 30.0, 45.0]
+SIDES = [0, 1, 0, 0, 1]
+
+
+def estimated(asked: Problem, control: Control | None = None, **settings: float) -> Estimate:
+    config = SfmConfig(**settings)
+    return SfmEstimator(config, PairVerifier(config)).estimate(asked, control or Control())
+
+
+@pytest.fixture(scope="module")
+def asked() -> Problem:
+    rng = np.random.default_rng(0)
+    return problem(arc(ANGLES_DEG), cloud(rng, 200), rng, noise_px=0.5, sides=SIDES, outliers=0.3)
+
+
+@pytest.fixture(scope="module")
+def found(asked: Problem) -> Estimate:
+    return estimated(asked)
+
+
+def test_every_camera_is_right(found: Estimate) -> None:
+    T_world = arc(ANGLES_DEG)
+    assert set(found.T_reference_camera) == set(range(5))
+    unit = np.linalg.norm(rigid.relative(*T_world[:2])[:3, 3])
+    for view, T in found.T_reference_camera.items():
+        T_true = rigid.relative(T_world[0], T_world[view])
+        assert distances.rotation_error_deg(T[:3, :3], T_true[:3, :3]) < 0.5
+        np.testing.assert_allclose(T[:3, 3], T_true[:3, 3] / unit, atol=0.01)
+    assert not found.metric
+    assert 0.3 < found.rms_px < 0.7
+
+
+def test_the_error_is_as_large_as_the_covariance_says(found: Estimate) -> None:
+    T_true = rigid.relative(*arc(ANGLES_DEG)[:2])
+    T_true = rigid.make(T_true[:3, :3], T_true[:3, 3] / np.linalg.norm(T_true[:3, 3]))
+    error = uncertainty.error_vector(found.T_reference_target, T_true)
+    assert error @ np.linalg.pinv(found.covariance, rcond=1e-9) @ error < 25  # 5 degrees of freedom
+
+
+def test_same_seed_same_numbers(asked: Problem, found: Estimate) -> None:
+    again = estimated(asked)
+    for view, T in found.T_reference_camera.items():
+        np.testing.assert_array_equal(T, again.T_reference_camera[view])
+    np.testing.assert_array_equal(found.joint_covariance, again.joint_covariance)
+    np.testing.assert_array_equal(found.points, again.points)
+
+
+def test_another_seed_is_right_too(asked: Problem, found: Estimate) -> None:
+    for seed in (1, 2**63):
+        other = estimated(dataclasses.replace(asked, seed=seed))
+        apart = distances.rotation_error_deg(
+            other.T_reference_target[:3, :3], found.T_reference_target[:3, :3]
+        )
+        assert apart < 0.3
+
+
+def test_ends_that_nothing_ties_are_no_estimate(asked: Problem) -> None:
+    matches = {
+        (a, b): found[: None if asked.sides[a] == asked.sides[b] else 0]
+        for (a, b), found in asked.matches.items()
+    }
+    with pytest.raises(NoEstimateError, match="both ends"):
+        estimated(dataclasses.replace(asked, matches=matches))
+
+
+def test_chance_is_no_estimate(asked: Problem) -> None:
+    rng = np.random.default_rng(1)
+    junk = {pair: np.c_[np.arange(200), rng.permutation(200)] for pair in asked.matches}
+    with pytest.raises(NoEstimateError):
+        estimated(dataclasses.replace(asked, matches=junk))
+
+
+def test_a_view_that_is_tied_to_nothing_is_left_out(asked: Problem) -> None:
+    matches = {pair: m[:0] if 3 in pair else m for pair, m in asked.matches.items()}
+    left = estimated(dataclasses.replace(asked, matches=matches))
+    assert set(left.T_reference_camera) == {0, 1, 2, 4}
+    assert not (left.tracks.view == 3).any()
+
+
+def test_no_time_is_left(asked: Problem) -> None:
+    control = Control()
+    control.start(1e-9)
+    with pytest.raises(BudgetSpentError):
+        estimated(asked, control)
+
+
+class Counting(Control):
+    """Stops at a check, by number."""
+
+    def __init__(self, last: float, error: type[Exception] = CancelledError) -> None:
+        super().__init__()
+        self.count, self._last, self._error, self._lock = 0, last, error, threading.Lock()
+
+    def check(self) -> None:
+        with self._lock:
+            self.count += 1
+            if self.count >= self._last:
+                raise self._error("stop")
+
+
+@pytest.mark.parametrize("error", [CancelledError, BudgetSpentError])
+def test_stopped_at_any_check(asked: Problem, error: type[Exception]) -> None:
+    """In pair verification, and from the callbacks in mid-reconstruction: the error comes out as it is."""
+    whole = Counting(np.inf)
+    estimated(asked, whole)
+    assert whole.count > len(asked.matches) + 3
+    for last in range(1, whole.count + 1):
+        with pytest.raises(error, match="stop"):
+            estimated(asked, Counting(last, error))
+
+
+def test_two_at_a_time_do_not_disturb_each_other(asked: Problem, found: Estimate) -> None:
+    results: list[Estimate] = []
+    threads = [threading.Thread(target=lambda: results.append(estimated(asked))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for result in results:
+        apart = distances.rotation_error_deg(
+            result.T_reference_target[:3, :3], found.T_reference_target[:3, :3]
+        )
+        assert apart < 0.1
+    assert len(results) == 3
