@@ -55,21 +55,23 @@ class FeaturesConfig(_Checked):
     contrast_threshold: float = setting(
         0.02, "SIFT contrast threshold; lower finds more and weaker points", low=0.0, high=0.2
     )
-    tilt: float = setting(
-        2.0,
-        "camera tilt (1 / cos) that is simulated for wide-baseline matches; 1 turns them off",
-        low=1.0,
-        high=6.0,
+    tilt_levels: int = setting(
+        2,
+        "camera tilts (1 / cos) that are simulated for wide-baseline matches: 2, 4, ...; 0 for none",
+        low=0,
+        high=3,
     )
-    tilt_directions: int = setting(5, "directions in which the tilt is simulated", low=1, high=18)
-    tilt_max_features: int = setting(800, "SIFT keypoints per simulated view", low=50, high=20000)
+    tilt_directions: int = setting(
+        5, "directions in which a tilt of 2 is simulated; twice as many for each further tilt", low=1, high=18
+    )
+    tilt_max_features: int = setting(1200, "SIFT keypoints per simulated view", low=50, high=20000)
     tilt_contrast_threshold: float = setting(
-        0.03, "SIFT contrast threshold in simulated views", low=0.0, high=0.2
+        0.02, "SIFT contrast threshold in simulated views", low=0.0, high=0.2
     )
     ratio: float = setting(
         0.8, "a match's distance over that of the best other place; lower is stricter", low=0.3, high=0.99
     )
-    cache_views: int = setting(400, "views whose features are kept in memory", low=1, high=100000)
+    cache_views: int = setting(100, "views whose features are kept in memory", low=1, high=100000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +138,7 @@ class SfmConfig(_Checked):
 class VerificationConfig(_Checked):
     """When an answer is believed."""
 
-    min_probability: float = setting(0.9, "answers below this probability are rejected", low=0.0, high=1.0)
+    min_probability: float = setting(0.8, "answers below this probability are rejected", low=0.0, high=1.0)
     min_tracks: int = setting(20, "tracks across the weakest cut; fewer are a weak bridge", low=6, high=10000)
     max_rotation_sigma_deg: float = setting(
         2.0, "largest standard deviation of the rotation that is accepted", low=0.01, high=30.0

@@ -63,9 +63,10 @@ def extract(view: View, settings: FeaturesConfig, views: ViewsConfig, *, wide: b
     gray, scale = _reduced_gray(view, views)
     points, descriptors = _sift(gray, None, settings.max_features, settings.contrast_threshold)
     clouds, plain = [points], len(points)
-    if wide and settings.tilt > 1.0:
-        for direction in np.arange(settings.tilt_directions) * (np.pi / settings.tilt_directions):
-            points, tilted = _tilted_sift(gray, direction, settings)
+    for level in range(1, settings.tilt_levels + 1) if wide else ():
+        directions = settings.tilt_directions * 2 ** (level - 1)
+        for direction in np.arange(directions) * (np.pi / directions):
+            points, tilted = _tilted_sift(gray, 2.0**level, direction, settings)
             clouds.append(points)
             descriptors = np.vstack([descriptors, tilted])
     keypoints, owner = _merge(np.vstack(clouds), plain)
@@ -88,7 +89,8 @@ def _reduced_gray(view: View, views: ViewsConfig) -> tuple[NDArray[Any], float]:
 def _sift(
     gray: NDArray[Any], mask: NDArray[Any] | None, limit: int, contrast: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    detector = cv2.SIFT.create(nfeatures=limit, contrastThreshold=contrast)
+    # without precise upscaling every keypoint lies a quarter of a pixel too far right and down
+    detector = cv2.SIFT.create(nfeatures=limit, contrastThreshold=contrast, enable_precise_upscale=True)
     keypoints, descriptors = detector.detectAndCompute(gray, mask)
     if descriptors is None:
         return np.empty((0, 2)), np.empty((0, 128), np.float32)
@@ -98,7 +100,7 @@ def _sift(
 
 
 def _tilted_sift(
-    gray: NDArray[Any], direction_rad: float, settings: FeaturesConfig
+    gray: NDArray[Any], tilt: float, direction_rad: float, settings: FeaturesConfig
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """SIFT of the image as a camera tilted about `direction_rad` sees it, in the image's own coordinates."""
     height, width = gray.shape
@@ -111,10 +113,10 @@ def _tilted_sift(
     size = (int(high[0] - low[0]), int(high[1] - low[1]))
     turned = cv2.warpAffine(gray, rotate, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     # the blur that a camera's pixels would add when they see the squeezed direction
-    blurred = cv2.GaussianBlur(turned, (0, 0), sigmaX=0.8 * np.sqrt(settings.tilt**2 - 1), sigmaY=0.01)
-    squeeze = np.diag([1 / settings.tilt, 1.0])
+    blurred = cv2.GaussianBlur(turned, (0, 0), sigmaX=0.8 * np.sqrt(tilt**2 - 1), sigmaY=0.01)
+    squeeze = np.diag([1 / tilt, 1.0])
     affine = squeeze @ rotate
-    size = (int(size[0] / settings.tilt), size[1])
+    size = (int(size[0] / tilt), size[1])
     tilted = cv2.warpAffine(blurred, np.c_[squeeze, np.zeros(2)], size, flags=cv2.INTER_LINEAR)
     inside = cv2.warpAffine(np.full_like(gray, 255), affine, size, flags=cv2.INTER_NEAREST)
     inside = cv2.erode(inside, np.ones((7, 7), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)

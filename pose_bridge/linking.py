@@ -50,11 +50,10 @@ class Linker:
 
         After each few pairs it is looked up anew where that is, until `context.wide_pairs` are spent.
         """
-        matches = dict(problem.matches)
-        plain = {pair: len(found) for pair, found in matches.items()}
+        plain = {pair: len(found) for pair, found in problem.matches.items()}
         strength = self._strength(problem, control)
-        left = set(matches)
-        features = list(problem.features)
+        beside = strength.copy()
+        left, links = set(plain), set()
         for _ in range(0, self._settings.wide_pairs, BATCH):
             beyond = selection.weakest_link(strength)
             across = [pair for pair in left if beyond[pair[0]] != beyond[pair[1]]]
@@ -62,17 +61,26 @@ class Linker:
                 break
             chosen = _spread(sorted(across, key=lambda pair: (-plain[pair], pair)), BATCH)
             left -= set(chosen)
-            control.check()
-            views = sorted({view for pair in chosen for view in pair})
-            extracted = self._extract([problem.views[view] for view in views], True)
-            for view, more in zip(views, extracted, strict=True):
-                features[view] = more
-            for pair, found in zip(chosen, self._match(problem.views, chosen, True, control), strict=True):
-                matches[pair] = found
-            problem = Problem(problem.views, tuple(features), matches, problem.sides, problem.seed)
+            problem = self._matched_wide(problem, chosen, control)
             for pair, geometry in self._verifier.verify(problem, control, chosen).items():
                 strength[pair] = strength[pair[::-1]] = len(geometry.inlier_matches)
-        return problem
+                links.add(pair)
+        # What links the sides must be seen twice on its own side to become a point.
+        best = {view: int(beside[view].argmax()) for pair in links for view in pair if beside[view].any()}
+        neighbours = {(min(pair), max(pair)) for pair in best.items()} & left
+        return self._matched_wide(problem, sorted(neighbours), control)
+
+    def _matched_wide(self, problem: Problem, pairs: Sequence[tuple[int, int]], control: Control) -> Problem:
+        """The problem with those pairs matched with simulated tilts."""
+        control.check()
+        views = sorted({view for pair in pairs for view in pair})
+        features = list(problem.features)
+        extracted = self._extract([problem.views[view] for view in views], True)
+        for view, more in zip(views, extracted, strict=True):
+            features[view] = more
+        matches = dict(problem.matches)
+        matches.update(zip(pairs, self._match(problem.views, pairs, True, control), strict=True))
+        return Problem(problem.views, tuple(features), matches, problem.sides, problem.seed)
 
     def _selected(self, views: list[View], sides: list[int], seed: int, control: Control) -> Problem:
         """Leave out pictures that are there twice, and more views than `context.max_views`."""

@@ -13,7 +13,7 @@ from pose_bridge.config import RegisterConfig, SfmConfig, TwoViewConfig
 from pose_bridge.control import Control
 from pose_bridge.errors import BudgetSpentError, CancelledError, NoEstimateError
 from pose_bridge.estimators import bundle
-from pose_bridge.estimators.base import Estimate, Estimator, Problem
+from pose_bridge.estimators.base import Estimator, Problem
 from pose_bridge.estimators.pairs import PairVerifier
 from pose_bridge.estimators.registration import RegistrationEstimator
 from pose_bridge.estimators.sfm import SfmEstimator

@@ -94,7 +94,9 @@ def test_odometry_that_does_not_fit_is_not_metric() -> None:
     rng = np.random.default_rng(4)
     T_world = arc(ANGLES_DEG)
     asked = problem(T_world, cloud(rng, 200), rng, noise_px=0.3, odometry=True, sides=SIDES)
-    poses = [rigid.make(rotations.so3_exp(rng.normal(0.0, 0.3, 3)), rng.normal(0.0, 1.0, 3)) for _ in range(4)]
+    poses = [
+        rigid.make(rotations.so3_exp(rng.normal(0.0, 0.3, 3)), rng.normal(0.0, 1.0, 3)) for _ in range(4)
+    ]
     views = [dataclasses.replace(v, T_side_camera=T) for v, T in zip(asked.views, poses, strict=True)]
     try:
         found = estimated(dataclasses.replace(asked, views=views))

@@ -12,6 +12,8 @@ from pose_bridge.estimators.base import Estimate, Problem
 from pose_bridge.estimators.two_view import TwoViewEstimator
 from pose_bridge.geometry import distances, rigid, rotations, uncertainty
 
+AHEAD = np.array([0.0, 0.0, 4.0])
+
 
 def estimated(asked: Problem, **settings: float) -> Estimate:
     return TwoViewEstimator(TwoViewConfig(**settings)).estimate(asked, Control())
@@ -45,7 +47,7 @@ def test_the_direction_has_a_sign() -> None:
     for depth_m in (0.8, -0.8):
         rng = np.random.default_rng(1)
         T_world = [np.eye(4), rigid.make(np.eye(3), [0.0, 0.0, depth_m])]
-        points = cloud(rng, 250) * 2 + [0.0, 0.0, 5.0]
+        points = cloud(rng, 250) * 2 + 1.25 * AHEAD
         found = estimated(problem(T_world, points, rng, noise_px=0.3))
         assert errors_deg(found, T_world)[1] < 2.0
 
@@ -71,8 +73,10 @@ def test_few_matches_are_no_estimate(count: int) -> None:
 def test_a_camera_that_only_turned(noise_px: float, outliers: float) -> None:
     rng = np.random.default_rng(4)
     R = rotations.so3_exp(np.array([0.05, 0.2, -0.1]))
-    points = cloud(rng, 200) + [0.0, 0.0, 4.0]
-    asked = problem([np.eye(4), rigid.make(R, np.zeros(3))], points, rng, noise_px=noise_px, outliers=outliers)
+    points = cloud(rng, 200) + AHEAD
+    asked = problem(
+        [np.eye(4), rigid.make(R, np.zeros(3))], points, rng, noise_px=noise_px, outliers=outliers
+    )
     found = estimated(asked)
     assert not found.translation_defined
     assert distances.rotation_error_deg(found.T_reference_target[:3, :3], R) < 0.2
@@ -82,7 +86,7 @@ def test_a_camera_that_only_turned(noise_px: float, outliers: float) -> None:
 def test_the_covariance_of_a_turn_is_no_promise_too_much() -> None:
     rng = np.random.default_rng(5)
     R = rotations.so3_exp(np.array([0.05, 0.2, -0.1]))
-    points = cloud(rng, 100) + [0.0, 0.0, 4.0]
+    points = cloud(rng, 100) + AHEAD
     squares = []
     for _ in range(80):
         asked = problem([np.eye(4), rigid.make(R, np.zeros(3))], points, rng, noise_px=0.3)
@@ -95,7 +99,7 @@ def test_the_covariance_of_a_turn_is_no_promise_too_much() -> None:
 def test_hardly_any_parallax_gives_no_direction() -> None:
     rng = np.random.default_rng(6)
     T_world = [np.eye(4), rigid.make(np.eye(3), [0.02, 0.0, 0.0])]  # 0.3 degrees at 4 m
-    found = estimated(problem(T_world, cloud(rng) + [0.0, 0.0, 4.0], rng, noise_px=0.3))
+    found = estimated(problem(T_world, cloud(rng) + AHEAD, rng, noise_px=0.3))
     assert not found.translation_defined
     assert distances.rotation_error_deg(found.T_reference_target[:3, :3], np.eye(3)) < 0.5
 
@@ -132,9 +136,7 @@ def test_units_of_pixels_do_not_matter() -> None:
     rng = np.random.default_rng(9)
     asked = problem(arc([0.0, 12.0]), cloud(rng, 300, flat=True), rng, noise_px=0.3)
     for factor in (1.0, 0.25):  # nearer to the middle of the picture
-        features = [
-            dataclasses.replace(found, points=factor * found.points) for found in asked.features
-        ]
+        features = [dataclasses.replace(found, points=factor * found.points) for found in asked.features]
         squeezed = dataclasses.replace(asked, features=features)
         try:
             assert not estimated(squeezed).translation_defined
