@@ -3,10 +3,10 @@
 
 PYTHON ?= python3
 PHOTOS ?= ../shared/data/fox
-REFERENCE ?= images/0025.jpg
-TARGET ?= images/0042.jpg
+REFERENCE ?= images/0022.jpg
+TARGET ?= images/0073.jpg
 REFERENCE_CONTEXT ?= images/002*.jpg
-TARGET_CONTEXT ?= images/004*.jpg
+TARGET_CONTEXT ?= images/007*.jpg
 CAMERAS ?= cameras.json
 
 VENV := .venv

@@ -213,6 +213,36 @@ def _summary(rows: list[Row]) -> Row:
     }
 
 
+def draw(rows: list[Row], path: Path) -> None:
+    """Share of all pairs of 50 to 90 degrees that are answered within an error, by what the bridge was given."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    labels = {
+        "between": "8 views evenly between the two",
+        "around3": "views within 3 of either end",
+        "two_views": "the two views alone",
+    }
+    figure, axes = pyplot.subplots(figsize=(8, 4.2), layout="constrained")
+    for setting, label in labels.items():
+        asked = [r for r in rows if r["setting"] == setting and 50 <= r["angle_deg"] < 90]
+        found = sorted(r["rotation_error_deg"] for r in asked if r["status"] == "ACCEPTED")
+        share = 100 * np.arange(len(found) + 1) / max(len(asked), 1)
+        axes.step([0.01, *found, 10.0], [*share, share[-1]], where="post", linewidth=2.2, label=label)
+    axes.set(xscale="log", xlim=(0.02, 10), ylim=(0, 101), xlabel="rotation error, degrees")
+    axes.set_ylabel("pairs accepted with at most this error, %")
+    axes.axvline(0.2, color="0.6", linestyle=":", linewidth=1)
+    axes.text(
+        0.19, 3, "ground truth's own error", rotation=90, ha="right", va="bottom", color="0.4", fontsize=8
+    )
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="upper left")
+    figure.savefig(path, dpi=150)
+
+
 def _tidy(T: np.ndarray) -> np.ndarray:
     return rigid.make(rotations.nearest_rotation(T[:3, :3]), T[:3, 3])
 
@@ -222,12 +252,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    default = Path(os.environ.get("PHOTOS", Path(__file__).resolve().parents[2] / "shared" / "data" / "fox"))
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "fox"
+    default = Path(os.environ.get("PHOTOS", beside))
     parser.add_argument(
         "--photographs", type=Path, default=default, help="folder with images/ and cameras.json"
     )
     parser.add_argument("--full", action="store_true", help="all pairs, not a sample")
     parser.add_argument("--rows", type=Path, default=Path("build/benchmarks/photographs.jsonl"))
+    parser.add_argument("--figure", type=Path, help="draw the errors here")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     walk = Walk(args.photographs)
@@ -249,6 +281,8 @@ def main() -> None:
             report.progress(
                 done, len(todo), f"{setting} {names[0]}-{names[1]}: {row['status']} {row['stage']}"
             )
+    if args.figure:
+        draw(rows, args.figure)
     ratios = stored_features_ratios(walk, args.seed)
     report.finish("photographs", args.seed, tables(rows), targets(rows, ratios, args.seed))
 

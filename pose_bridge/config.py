@@ -140,6 +140,15 @@ class VerificationConfig(_Checked):
 
     min_probability: float = setting(0.8, "answers below this probability are rejected", low=0.0, high=1.0)
     min_tracks: int = setting(20, "tracks across the weakest cut; fewer are a weak bridge", low=6, high=10000)
+    min_agreement: float = setting(
+        0.25, "share of the matches across the gap that must agree with an answer", low=0.0, high=1.0
+    )
+    max_parallax_deg: float = setting(
+        85.0,
+        "angle between the sides as the linking points see it; local features do not match beyond",
+        low=10.0,
+        high=180.0,
+    )
     max_rotation_sigma_deg: float = setting(
         2.0, "largest standard deviation of the rotation that is accepted", low=0.01, high=30.0
     )

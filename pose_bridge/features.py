@@ -20,6 +20,8 @@ from pose_bridge.views import View
 
 SAME_PLACE_PX = 4.0  # a second best match this near to the best one is the same point, not a rival
 MERGE_PX = 1.5  # keypoints of simulated views this near to a keypoint of the view itself are that keypoint
+# OpenCV's SIFT doubles the image first, and puts keypoints this much too far right and down
+SIFT_SHIFT_PX = 0.25
 MATCH_ROWS = 2048  # rows of the similarity matrix that are held at a time
 
 T = TypeVar("T")
@@ -89,14 +91,13 @@ def _reduced_gray(view: View, views: ViewsConfig) -> tuple[NDArray[Any], float]:
 def _sift(
     gray: NDArray[Any], mask: NDArray[Any] | None, limit: int, contrast: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    # without precise upscaling every keypoint lies a quarter of a pixel too far right and down
-    detector = cv2.SIFT.create(nfeatures=limit, contrastThreshold=contrast, enable_precise_upscale=True)
+    detector = cv2.SIFT.create(nfeatures=limit, contrastThreshold=contrast)
     keypoints, descriptors = detector.detectAndCompute(gray, mask)
     if descriptors is None:
         return np.empty((0, 2)), np.empty((0, 128), np.float32)
     # Arandjelovic and Zisserman, Three things everyone should know to improve object retrieval, 2012
     root = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9)).astype(np.float32)
-    return np.array([keypoint.pt for keypoint in keypoints]) + 0.5, root
+    return np.array([keypoint.pt for keypoint in keypoints]) + 0.5 - SIFT_SHIFT_PX, root
 
 
 def _tilted_sift(

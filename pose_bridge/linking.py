@@ -54,12 +54,13 @@ class Linker:
         strength = self._strength(problem, control)
         beside = strength.copy()
         left, links = set(plain), set()
-        for _ in range(0, self._settings.wide_pairs, BATCH):
+        for spent in range(0, self._settings.wide_pairs, BATCH):
             beyond = selection.weakest_link(strength)
             across = [pair for pair in left if beyond[pair[0]] != beyond[pair[1]]]
             if not across:
                 break
-            chosen = _spread(sorted(across, key=lambda pair: (-plain[pair], pair)), BATCH)
+            chosen = _spread(sorted(across, key=lambda pair: (-plain[pair], pair)))
+            chosen = chosen[: min(BATCH, self._settings.wide_pairs - spent)]
             left -= set(chosen)
             problem = self._matched_wide(problem, chosen, control)
             for pair, geometry in self._verifier.verify(problem, control, chosen).items():
@@ -122,16 +123,15 @@ class Linker:
         return strength
 
 
-def _spread(pairs: list[tuple[int, int]], count: int) -> list[tuple[int, int]]:
-    """The first few pairs in which no view appears twice, filled up with those that come first."""
+def _spread(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Move pairs in which no view appears twice to the front, in the order in which they come."""
     used: set[int] = set()
     apart = []
     for pair in pairs:
         if not used & set(pair):
             apart.append(pair)
             used |= set(pair)
-    rest = [pair for pair in pairs if pair not in set(apart)]
-    return (apart + rest)[:count]
+    return apart + [pair for pair in pairs if pair not in set(apart)]
 
 
 def _overlap(problem: Problem) -> NDArray[np.float64]:

@@ -216,6 +216,20 @@ def judge(
             Reason.LOW_PARALLAX,
             f"the rotation is only known to {sigma_deg:.1f} degrees; views from other places would help",
         )
+    if features["agreement"] < settings.min_agreement:
+        return Verdict(
+            believed,
+            Reason.INCONSISTENT,
+            f"only {100 * features['agreement']:.0f} % of the matches across the gap agree with the answer",
+        )
+    parallax_deg = float(np.exp(features["log_parallax_deg"]))
+    if parallax_deg > settings.max_parallax_deg:
+        return Verdict(
+            believed,
+            Reason.INCONSISTENT,
+            f"the two sides would see the points that link them from {parallax_deg:.0f} degrees apart, "
+            "where no match can be told from chance",
+        )
     if believed >= min_probability:
         return Verdict(believed, Reason.NONE, "")
     doubt = f"correct with a probability of only {believed:.2f}, {min_probability:g} is asked for: "

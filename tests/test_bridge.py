@@ -439,9 +439,12 @@ def test_a_picture_too_small_is_an_error(walk: Walk, bridge: Bridge) -> None:
         bridge.answer(dataclasses.replace(question, target=small))
 
 
+@pytest.mark.parametrize("ends", [GOOD, ("0012", "0030")])
 @pytest.mark.parametrize("what", ["texture", "mirrored"])
-def test_a_target_from_elsewhere_has_no_pose(walk: Walk, bridge: Bridge, what: str) -> None:
-    question = walk.question(*GOOD)
+def test_a_target_from_elsewhere_has_no_pose(
+    walk: Walk, bridge: Bridge, what: str, ends: tuple[str, str]
+) -> None:
+    question = walk.question(*ends)
     image = question.target.image
     elsewhere = texture(1, image.shape) if what == "texture" else image[:, ::-1]
     assert_no_pose(bridge.answer(with_target(question, elsewhere)))

@@ -297,7 +297,13 @@ def evidence_of(tracks: int = 100, **features: float) -> Evidence:
     nothing = np.empty((0, 2))
     return Evidence(
         tracks=tracks,
-        features={"rival_patches": 0.0, "agreement": 0.9, "spread_deg": 12.0, **features},
+        features={
+            "rival_patches": 0.0,
+            "agreement": 0.9,
+            "spread_deg": 12.0,
+            "log_parallax_deg": 3.0,
+            **features,
+        },
         reference_view_id="v0",
         target_view_id="v1",
         reference_points_px=nothing,
@@ -317,7 +323,11 @@ def evidence_of(tracks: int = 100, **features: float) -> Evidence:
         (evidence_of(), 1.9, 1.0, Reason.NONE),
         (evidence_of(rival_patches=0.7), 0.1, 0.5, Reason.AMBIGUOUS),
         (evidence_of(rival_patches=0.7), 0.1, 0.95, Reason.NONE),
-        (evidence_of(agreement=0.2), 0.1, 0.5, Reason.INCONSISTENT),
+        (evidence_of(agreement=0.3), 0.1, 0.5, Reason.INCONSISTENT),
+        (evidence_of(agreement=0.24), 0.1, 0.99, Reason.INCONSISTENT),  # however probable
+        (evidence_of(agreement=0.26), 0.1, 0.99, Reason.NONE),
+        (evidence_of(log_parallax_deg=np.log(86.0)), 0.1, 0.99, Reason.INCONSISTENT),
+        (evidence_of(log_parallax_deg=np.log(84.0)), 0.1, 0.99, Reason.NONE),
     ],
 )
 def test_why_an_estimate_is_not_believed(

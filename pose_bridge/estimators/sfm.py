@@ -64,6 +64,7 @@ class SfmEstimator:
         """Run the incremental pipeline from one initial pair; None unless both ends are in the model."""
         options = self._options(problem.seed, control)
         options.init_image_id1, options.init_image_id2 = start[0] + 1, start[1] + 1
+        options.triangulation.ignore_two_view_tracks = len(problem.views) > 2
         models = pycolmap.ReconstructionManager()
         pipeline = pycolmap.IncrementalPipeline(options, _database(problem, geometry), models)
         stopped: list[PoseBridgeError] = []

@@ -105,7 +105,7 @@ class TwoViewEstimator:
         residual = np.linalg.norm(_transfer(R_target_reference, a) - b, axis=1)
         rays = np.c_[a, np.ones(len(a))] / np.linalg.norm(np.c_[a, np.ones(len(a))], axis=1, keepdims=True)
         information = sum(np.eye(3) - np.outer(ray, ray) for ray in rays)
-        variance = max(float(np.mean(residual**2)), (0.1 / problem.focal_px()) ** 2)
+        variance = max(float(np.mean(residual**2)) / 2, (0.1 / problem.focal_px()) ** 2)
         covariance = np.zeros((6, 6))
         covariance[3:, 3:] = variance * np.linalg.inv(information)
         return Estimate(
