@@ -214,7 +214,7 @@ def _summary(rows: list[Row]) -> Row:
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Share of all pairs of 50 to 90 degrees that are answered within an error, by what the bridge was given."""
+    """Share of the pairs of 50 to 90 degrees that are answered within an error, by setting."""
     import matplotlib
 
     matplotlib.use("Agg")
