@@ -6,9 +6,10 @@ import pytest
 from synthetic import all_tracks, arc, cloud, problem
 
 from pose_bridge import scale
-from pose_bridge.config import ScaleConfig
+from pose_bridge.config import ScaleConfig, TwoViewConfig
 from pose_bridge.estimators import bundle
 from pose_bridge.estimators.base import Estimate, Problem
+from pose_bridge.estimators.two_view import TwoViewEstimator
 from pose_bridge.geometry import rigid
 from pose_bridge.scale import NoScaleError, Scale
 from pose_bridge.views import Reason, ScaleSource, Stage
@@ -191,11 +192,8 @@ def test_sigma_of_odometry_matches_monte_carlo() -> None:
         of = asked("0", seed)
         rng = np.random.default_rng(seed)
         points = rigid.transform(rigid.inverse(T_world[0]), cloud(rng, POINTS)) / UNIT_M
-        adjusted = bundle.adjust(of, start, points, all_tracks(4, POINTS), max_error_px=10.0)
-        guess = estimate(
-            T_reference_camera=adjusted.T_reference_camera,
-            joint_covariance=adjusted.joint_covariance,
-            covariance_views=adjusted.covariance_views,
+        guess = bundle.adjust(
+            TwoViewEstimator(TwoViewConfig()), of, start, points, all_tracks(4, POINTS), max_error_px=10.0
         )
         got = found(of, guess, odometry_sigma=0.0001)
         ratios.append(np.log(got.factor / UNIT_M) / got.sigma)

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pycolmap
 
 from pose_bridge.errors import NoEstimateError
-from pose_bridge.estimators.base import Array, Problem, Tracks
+from pose_bridge.estimators.base import Array, Estimate, Estimator, Problem, Tracks
 from pose_bridge.estimators.pairs import ideal_camera
 from pose_bridge.geometry import rigid, rotations
 
@@ -20,28 +19,8 @@ HALF_ANGLE = 2.0  # pycolmap's rotation tangent is half the rotation vector (qua
 MIN_REDUNDANCY = 12  # residuals beyond the unknowns, below which no covariance is worth its name
 
 
-@dataclass(frozen=True, eq=False)
-class Adjusted:
-    """Cameras and points after bundle adjustment, in the reference camera's frame (view 0).
-
-    Attributes:
-        T_reference_camera: By view.
-        points: (P, 3).
-        tracks: What is left once observations that do not fit were taken out.
-        rms_px: Root mean square of the reprojection error, per coordinate.
-        joint_covariance: See `Estimate`.
-        covariance_views: The target, then the others.
-    """
-
-    T_reference_camera: dict[int, Array]
-    points: Array
-    tracks: Tracks
-    rms_px: float
-    joint_covariance: Array
-    covariance_views: tuple[int, ...]
-
-
 def adjust(
+    estimator: Estimator,
     problem: Problem,
     T_reference_camera: Mapping[int, Array],
     points: Array,
@@ -49,17 +28,18 @@ def adjust(
     *,
     max_error_px: float,
     fixed: Sequence[int] = (0,),
-) -> Adjusted:
+) -> Estimate:
     """Refine cameras and points on their reprojection errors, drop what does not fit, and refine again.
 
     Args:
+        estimator: Whose estimate it is.
         problem: Where the keypoints come from.
         T_reference_camera: First guess by view; view 0, the identity, among them.
         points: First guess, (P, 3), in the frame of view 0.
         tracks: Observations of those views.
         max_error_px: Observations that miss by more are taken out.
-        fixed: Views whose poses are known; view 0 always is. With one only, lengths are in units of the
-            baseline to the target (view 1), which then has no error.
+        fixed: Views whose metric poses are known; view 0 always is. With that one only, lengths are in units
+            of the baseline to the target (view 1), which then has no error.
 
     Raises:
         NoEstimateError: Too little is left to determine the target.
@@ -89,13 +69,16 @@ def adjust(
         T_reference_camera, points = scaled(T_reference_camera, scale), scale * points
         unit = np.tile([scale] * 3 + [1.0] * 3, len(views))
         joint = unit[:, None] * joint * unit
-    return Adjusted(
+    return Estimate(
+        stage=estimator.stage,
+        estimator=estimator.name,
         T_reference_camera=dict(T_reference_camera),
         points=points,
         tracks=tracks,
         rms_px=float(np.sqrt(np.mean(error_px**2) / 2)),
         joint_covariance=joint,
         covariance_views=views,
+        metric=not free_scale,
     )
 
 

@@ -63,24 +63,14 @@ class RegistrationEstimator:
             np.r_[side.tracks.view, np.ones(inliers.sum(), np.intp)],
             np.r_[side.tracks.keypoint, keypoints[inliers]],
         )
-        adjusted = bundle.adjust(
+        return bundle.adjust(
+            self,
             problem,
             {**side.T_reference_camera, 1: rigid.inverse(T_target_reference)},
             side.points,
             seen,
             max_error_px=self._settings.max_error_px,
             fixed=tuple(side.T_reference_camera) if side.metric else (0,),
-        )
-        return Estimate(
-            stage=self.stage,
-            estimator=self.name,
-            T_reference_camera=adjusted.T_reference_camera,
-            tracks=adjusted.tracks,
-            points=adjusted.points,
-            rms_px=adjusted.rms_px,
-            joint_covariance=adjusted.joint_covariance,
-            covariance_views=adjusted.covariance_views,
-            metric=side.metric,
         )
 
     def _by_reconstruction(self, problem: Problem, control: Control) -> _PosedSide:

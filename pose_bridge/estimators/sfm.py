@@ -133,22 +133,13 @@ class SfmEstimator:
                 for element in model.point3D(point).track.elements
             ]
         )
-        adjusted = bundle.adjust(
+        return bundle.adjust(
+            self,
             problem,
             cameras,
             rigid.transform(rigid.inverse(T_world_reference), points),
             tracks,
             max_error_px=self._settings.max_error_px,
-        )
-        return Estimate(
-            stage=self.stage,
-            estimator=self.name,
-            T_reference_camera=adjusted.T_reference_camera,
-            tracks=adjusted.tracks,
-            points=adjusted.points,
-            rms_px=adjusted.rms_px,
-            joint_covariance=adjusted.joint_covariance,
-            covariance_views=adjusted.covariance_views,
         )
 
 

@@ -79,22 +79,13 @@ class TwoViewEstimator:
         parallax = epipolar.parallax_rad(T_target_reference, a, b)
         if np.degrees(np.median(parallax)) < self._settings.min_parallax_deg:
             return self._rotation_only(problem, matches, _turn(a, b))
-        adjusted = bundle.adjust(
+        return bundle.adjust(
+            self,
             problem,
             {0: np.eye(4), 1: rigid.inverse(T_target_reference)},
             epipolar.triangulate(T_target_reference, a, b),
             _pair_tracks(matches),
             max_error_px=2 * self._settings.max_error_px,
-        )
-        return Estimate(
-            stage=self.stage,
-            estimator=self.name,
-            T_reference_camera=adjusted.T_reference_camera,
-            tracks=adjusted.tracks,
-            points=adjusted.points,
-            rms_px=adjusted.rms_px,
-            joint_covariance=adjusted.joint_covariance,
-            covariance_views=adjusted.covariance_views,
         )
 
     def _rotation_only(

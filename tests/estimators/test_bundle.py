@@ -3,10 +3,13 @@ import numpy as np
 import pytest
 from synthetic import all_tracks, arc, cloud, problem
 
+from pose_bridge.config import TwoViewConfig
 from pose_bridge.errors import NoEstimateError
 from pose_bridge.estimators import bundle
+from pose_bridge.estimators.two_view import TwoViewEstimator
 from pose_bridge.geometry import rigid, uncertainty
 
+NOBODY = TwoViewEstimator(TwoViewConfig())
 NOISE_PX = 0.7
 DRAWS = 150
 
@@ -22,7 +25,7 @@ def adjusted(T_world, T_true, points, unit, rng, fixed=(0,)):
     asked = problem(T_world, points, rng, noise_px=NOISE_PX)
     start = rigid.transform(rigid.inverse(T_world[0]), points) / unit
     return bundle.adjust(
-        asked, T_true, start, all_tracks(len(T_world), len(points)), max_error_px=10.0, fixed=fixed
+        NOBODY, asked, T_true, start, all_tracks(len(T_world), len(points)), max_error_px=10.0, fixed=fixed
     )
 
 
@@ -85,6 +88,7 @@ def test_outliers_are_taken_out():
     asked = problem(T_world, points, rng, noise_px=0.3)
     asked.features[1].points[:10] += 0.2  # 80 px
     found = bundle.adjust(
+        NOBODY,
         asked,
         T_true,
         rigid.transform(rigid.inverse(T_world[0]), points) / unit,
