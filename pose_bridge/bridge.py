@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from pose_bridge import covariance, scale, verification
 from pose_bridge.config import Config
 from pose_bridge.control import Control
 from pose_bridge.errors import BudgetSpentError, NoEstimateError
-from pose_bridge.estimators.base import Estimate, Estimator, Problem
+from pose_bridge.estimators.base import Estimate, Estimator, Problem, scaled_cameras
 from pose_bridge.estimators.pairs import PairVerifier
 from pose_bridge.estimators.registration import RegistrationEstimator
 from pose_bridge.estimators.sfm import SfmEstimator
@@ -163,13 +165,14 @@ class Bridge:
         translation, doubt = covariance.translation(estimate, metres.known, settings)
         return Answer(
             status=Status.ACCEPTED,
+            reason=_shortfall(translation, question.require),
             reason_text=doubt or ("" if metres.known else metres.name),
             translation=translation,
             scale_source=metres.source,
             scale_sigma=metres.sigma if translation is Translation.METRIC else float("nan"),
             cameras={
                 problem.views[view].id: camera
-                for view, camera in covariance.scaled_cameras(estimate, metres.factor).items()
+                for view, camera in scaled_cameras(estimate.T_reference_camera, metres.factor).items()
             },
             _T_reference_target=T,
             _covariance=matrix,
@@ -179,17 +182,24 @@ class Bridge:
 
     def _poor_views(self, question: Question) -> str:
         """Why the two views cannot be used, or nothing."""
-        if question.reference.fingerprint == question.target.fingerprint:
+        if np.array_equal(question.reference.image, question.target.image):
             return "reference and target are the same picture"
         needed = self._config.verification.min_tracks
         for view in (question.reference, question.target):
-            found = len(self._store.features(view).points)
+            found = self._store.features(view).plain_points
             if found < needed:
                 return (
                     f"view {view.id} shows {found} points that can be told apart, {needed} are needed: "
                     "is it dark, blurred or blank?"
                 )
         return ""
+
+
+def _shortfall(translation: Translation, require: Require) -> Reason:
+    """Why an accepted answer holds less than was asked for."""
+    if translation >= _wanted(require):
+        return Reason.NONE
+    return Reason.LOW_PARALLAX if translation is Translation.UNDEFINED else Reason.NO_SCALE
 
 
 def _wanted(require: Require) -> Translation:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every setting's name, unit, default and range, written once.
 
-A field `Config.sfm.max_seconds` is the YAML key, the command-line flag's value and (with ROS) the parameter
+A field `Config.sfm.max_seconds` is the key in a YAML file and (with ROS) the parameter
 of that name. `setting()` attaches the description and the range; the generated YAML, the docs and the checks
 all read them here.
 """
@@ -130,7 +130,7 @@ class SfmConfig(_Checked):
     max_error_px: float = setting(2.5, "inlier threshold of pair verification", low=0.1, high=20.0)
     max_seconds: float = setting(20.0, "time limit of one reconstruction", low=0.1, high=3600.0)
     starts: int = setting(
-        2, "initial pairs that are tried when the first one fails or fits badly", low=1, high=10
+        2, "initial pairs that are tried until one gives a model that holds both ends", low=1, high=10
     )
 
 
@@ -168,7 +168,7 @@ class ScaleConfig(_Checked):
         3.5, "sources that differ by more standard deviations reject the scale", low=1.0, high=20.0
     )
     odometry_sigma: float = setting(
-        0.02, "relative standard deviation of odometry's distances, where none is given", low=0.0001, high=1.0
+        0.02, "relative standard deviation of odometry's distances", low=0.0001, high=1.0
     )
     max_scale_sigma: float = setting(
         0.2, "a relative standard deviation of the scale above this is no scale", low=0.001, high=1.0

@@ -15,7 +15,7 @@ def with_scale(estimate: Estimate, factor: float, sigma: float) -> tuple[Array, 
     """Return the metric pose and its covariance, the scale's uncertainty included.
 
     Args:
-        estimate: Up to scale, or metric already (then the factor is near 1).
+        estimate: Its baseline is the unit of length.
         factor: Metres per unit of the estimate.
         sigma: Relative standard deviation of the factor.
 
@@ -46,8 +46,3 @@ def translation(estimate: Estimate, metric: bool, settings: VerificationConfig) 
     if sigma_deg > settings.max_direction_sigma_deg:
         return Translation.UNDEFINED, f"the direction is only known to {sigma_deg:.1f} degrees"
     return (Translation.METRIC if metric else Translation.DIRECTION), ""
-
-
-def scaled_cameras(estimate: Estimate, factor: float) -> dict[int, Array]:
-    """Return T_reference_camera of every view that took part, lengths multiplied."""
-    return {view: rigid.make(T[:3, :3], factor * T[:3, 3]) for view, T in estimate.T_reference_camera.items()}

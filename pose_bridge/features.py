@@ -288,6 +288,10 @@ class FeatureStore:
         self._features: Once[Features] = Once(2 * settings.cache_views)
         self._matches: Once[NDArray[np.intp]] = Once(20 * settings.cache_views)
 
+    def accepts(self, view: View) -> bool:
+        """Whether the picture is large enough to have features."""
+        return min(view.image.shape[:2]) >= self._views.min_side_px
+
     def features(self, view: View, *, wide: bool = False) -> Features:
         """Return the view's features; extracted at the first call.
 

@@ -76,7 +76,7 @@ class Linker:
         control.check()
         views = sorted({view for pair in pairs for view in pair})
         features = list(problem.features)
-        extracted = self._extract([problem.views[view] for view in views], True)
+        extracted = self._extract([problem.views[view] for view in views], True, control)
         for view, more in zip(views, extracted, strict=True):
             features[view] = more
         matches = dict(problem.matches)
@@ -84,9 +84,13 @@ class Linker:
         return Problem(problem.views, tuple(features), matches, problem.sides, problem.seed)
 
     def _selected(self, views: list[View], sides: list[int], seed: int, control: Control) -> Problem:
-        """Leave out pictures that are there twice, and more views than `context.max_views`."""
+        """Leave out pictures that are there twice or too small, and more views than `context.max_views`."""
         first = {view.fingerprint: index for index, view in reversed(list(enumerate(views)))}
-        keep = [index for index, view in enumerate(views) if index < 2 or first[view.fingerprint] == index]
+        keep = [
+            index
+            for index, view in enumerate(views)
+            if index < 2 or (first[view.fingerprint] == index and self._store.accepts(view))
+        ]
         problem = self._problem([views[i] for i in keep], [sides[i] for i in keep], seed, control)
         if len(keep) <= self._settings.max_views:
             return problem
@@ -97,14 +101,18 @@ class Linker:
 
     def _problem(self, views: Sequence[View], sides: Sequence[int], seed: int, control: Control) -> Problem:
         control.check()
-        features = self._extract(views, False)
+        features = self._extract(views, False, control)
         pairs = list(combinations(range(len(views)), 2))
         matches = dict(zip(pairs, self._match(views, pairs, False, control), strict=True))
         return Problem(tuple(views), tuple(features), matches, tuple(sides), seed)
 
-    def _extract(self, views: Sequence[View], wide: bool) -> list[Features]:
+    def _extract(self, views: Sequence[View], wide: bool, control: Control) -> list[Features]:
+        def one(view: View) -> Features:
+            control.check()
+            return self._store.features(view, wide=wide)
+
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return list(pool.map(lambda view: self._store.features(view, wide=wide), views))
+            return list(pool.map(one, views))
 
     def _match(
         self, views: Sequence[View], pairs: Sequence[tuple[int, int]], wide: bool, control: Control
@@ -137,6 +145,6 @@ def _spread(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
 def _overlap(problem: Problem) -> NDArray[np.float64]:
     overlap = np.zeros((len(problem.views),) * 2)
     for (a, b), pairs in problem.matches.items():
-        keypoints = min(len(problem.features[a].points), len(problem.features[b].points))
+        keypoints = min(problem.features[a].plain_points, problem.features[b].plain_points)
         overlap[a, b] = overlap[b, a] = len(pairs) / max(keypoints, 1)
     return overlap

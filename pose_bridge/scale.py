@@ -88,11 +88,8 @@ def metric_scale(problem: Problem, estimate: Estimate, settings: ScaleConfig) ->
 
 
 def _sources(problem: Problem, estimate: Estimate, settings: ScaleConfig) -> Iterator[Scale]:
-    if estimate.metric:
-        yield Scale(ScaleSource.ODOMETRY, 1.0, settings.odometry_sigma, "odometry on the reference side")
     for side, name in enumerate(("reference", "target")):
-        if not (estimate.metric and side == 0):
-            yield from _by_odometry(problem, estimate, side, name, settings)
+        yield from _by_odometry(problem, estimate, side, name, settings)
     yield from _by_depth(problem, estimate, settings)
 
 

@@ -24,7 +24,7 @@ from pose_bridge.config import VerificationConfig
 from pose_bridge.control import Control
 from pose_bridge.errors import NoEstimateError
 from pose_bridge.estimators.base import Array, Estimate, Estimator, Indices, Problem
-from pose_bridge.geometry import distances, epipolar, rigid
+from pose_bridge.geometry import distances, epipolar, rigid, uncertainty
 from pose_bridge.views import Evidence, Reason, Stage
 
 AGREE_PX = 3.0  # a match this near to its epipolar line agrees with the estimate
@@ -183,7 +183,7 @@ def same_answer(a: Estimate, b: Estimate) -> bool:
     T_a, T_b = a.T_reference_target, b.T_reference_target
     if distances.rotation_error_deg(T_a[:3, :3], T_b[:3, :3]) > SAME_ROTATION_DEG:
         return False
-    if not (a.translation_defined and b.translation_defined):
+    if not (_knows_direction(a) and _knows_direction(b)):
         return True
     return distances.translation_error_deg(T_a[:3, 3], T_b[:3, 3]) < SAME_DIRECTION_DEG
 
@@ -251,6 +251,13 @@ def judge(
         doubt
         + f"{evidence.tracks} tracks tie the two sides, spread over {features['spread_deg']:.1f} degrees",
     )
+
+
+def _knows_direction(estimate: Estimate) -> bool:
+    if not estimate.translation_defined:
+        return False
+    sigma_rad = uncertainty.direction_sigma_rad(estimate.T_reference_target, estimate.covariance)
+    return bool(np.degrees(sigma_rad) < SAME_DIRECTION_DEG)
 
 
 def probability(evidence: Evidence, stage: Stage) -> float:

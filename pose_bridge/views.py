@@ -120,6 +120,10 @@ class View:
                 f"its camera {self.camera.width}x{self.camera.height}; "
                 "give the calibration of this image size (Camera.resize scales one)"
             )
+        if self.mask is not None and self.mask.dtype != np.bool_:
+            raise BadInputError(
+                f"view {self.id}: mask must be bool, True where usable, got {self.mask.dtype}"
+            )
         for name, array in (("mask", self.mask), ("depth_m", self.depth_m)):
             if array is not None and array.shape != (height, width):
                 raise BadInputError(f"view {self.id}: {name} must be {(height, width)}, got {array.shape}")
@@ -168,6 +172,12 @@ class Question:
             raise BadInputError(f"min_probability must lie in (0, 1], got {self.min_probability}")
         if not 0 <= self.seed < 2**64:
             raise BadInputError(f"seed must fit 64 bits without sign, got {self.seed}")
+        named: dict[str, str] = {}
+        for view in (self.reference, self.target, *self.reference_context, *self.target_context):
+            if named.setdefault(view.id, view.fingerprint) != view.fingerprint:
+                raise BadInputError(
+                    f"two different views are called {view.id!r}; give each a name of its own"
+                )
         if self.reference.id == self.target.id:
             raise BadInputError(
                 f"reference and target are both called {self.target.id!r}; views need names of their own"

@@ -5,7 +5,7 @@ from synthetic import all_tracks
 
 from pose_bridge import covariance
 from pose_bridge.config import VerificationConfig
-from pose_bridge.estimators.base import Estimate
+from pose_bridge.estimators.base import Estimate, scaled_cameras
 from pose_bridge.geometry import rigid, rotations
 from pose_bridge.views import Stage, Translation
 
@@ -14,7 +14,7 @@ DIRECTION = np.array([2.0, -1.0, 2.0]) / 3.0
 SETTINGS = VerificationConfig()
 
 
-def made(sigma_rad: float = 0.01, defined: bool = True, metric: bool = False) -> Estimate:
+def made(sigma_rad: float = 0.01, defined: bool = True) -> Estimate:
     """An estimate whose direction has this standard deviation, in unit baselines."""
     across = np.eye(3) - np.outer(DIRECTION, DIRECTION)
     matrix = np.zeros((6, 6))
@@ -30,7 +30,6 @@ def made(sigma_rad: float = 0.01, defined: bool = True, metric: bool = False) ->
         rms_px=0.5,
         joint_covariance=matrix,
         covariance_views=(1,),
-        metric=metric,
         translation_defined=defined,
     )
 
@@ -97,6 +96,6 @@ def test_a_direction_too_unsure_is_none(metric: bool) -> None:
 
 
 def test_cameras_get_the_same_scale() -> None:
-    cameras = covariance.scaled_cameras(made(), 4.0)
+    cameras = scaled_cameras(made().T_reference_camera, 4.0)
     np.testing.assert_array_equal(cameras[0], np.eye(4))
     np.testing.assert_allclose(cameras[1], rigid.make(R, 4.0 * DIRECTION))

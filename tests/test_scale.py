@@ -47,10 +47,10 @@ def with_poses(before: Problem, change: dict[int, np.ndarray]) -> Problem:
     return dataclasses.replace(before, views=views)
 
 
-def estimate(sigma: float = 1e-4, metric: bool = False, **known: object) -> Estimate:
+def estimate(sigma: float = 1e-4, **known: object) -> Estimate:
     """The true cameras in units of the baseline, all errors independent."""
     T_world = arc(ANGLES_DEG)
-    unit = 1.0 if metric else UNIT_M
+    unit = UNIT_M
     cameras = {k: rigid.relative(T_world[0], T) for k, T in enumerate(T_world)}
     cameras = {k: rigid.make(T[:3, :3], T[:3, 3] / unit) for k, T in cameras.items()}
     rng = np.random.default_rng(0)
@@ -65,7 +65,6 @@ def estimate(sigma: float = 1e-4, metric: bool = False, **known: object) -> Esti
             "rms_px": 0.5,
             "joint_covariance": sigma**2 * np.eye(18),
             "covariance_views": (1, 2, 3),
-            "metric": metric,
             **known,
         }
     )
@@ -139,7 +138,6 @@ def test_sides_that_contradict_each_other(factor: float) -> None:
     assert "reference" in text
     assert "target" in text
     assert f"{1 / factor:.3f}" in text
-    refused(stretched(asked(), 3, 1, factor), estimate(metric=True), Reason.SCALE_CONFLICT)
 
 
 def test_sides_that_differ_a_little_are_averaged() -> None:
@@ -166,13 +164,6 @@ def test_a_scale_too_uncertain_is_none() -> None:
 
 def test_what_is_not_defined_has_no_length() -> None:
     refused(asked(), estimate(translation_defined=False), Reason.NO_SCALE)
-
-
-def test_metric_estimates_stay_as_they_are() -> None:
-    got = found(asked("0"), estimate(metric=True))
-    assert got.source is ScaleSource.ODOMETRY
-    assert got.factor == pytest.approx(1.0)
-    assert got.sigma == pytest.approx(0.02)
 
 
 def test_unknown_is_not_known() -> None:

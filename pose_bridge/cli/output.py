@@ -63,7 +63,7 @@ def print_for_people(question: Question, answer: Answer) -> None:
     console = Console(highlight=False)
     style = "bold green" if words.enough(answer, question.require) else "bold yellow"
     console.print(words.headline(answer, question.require), style=style, markup=False)
-    if answer.reason_text:
+    if answer.reason_text and not words.enough(answer, question.require):
         console.print(f"Reason: {answer.reason.name}, {answer.reason_text}", markup=False)
     if helps := words.advice(answer, question.require):
         console.print(f"What would help: {helps}.", markup=False)

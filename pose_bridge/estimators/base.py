@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pose_bridge.control import Control
 from pose_bridge.features import Features
+from pose_bridge.geometry import rigid
 from pose_bridge.views import Stage, View
 
 Array = NDArray[np.float64]
@@ -87,10 +88,9 @@ class Estimate:
         points: In the reference camera's frame, (P, 3), the same unit.
         rms_px: Root mean square of the reprojection error.
         joint_covariance: Of (dt, dr) of `covariance_views`, stacked, (6n, 6n), error model of docs/method.md
-            with the reference camera fixed. Unless `metric`, the unit of length is the baseline to the
-            target: it has no error.
+            with the reference camera fixed. The unit of length is the baseline to the target, which has no
+            error.
         covariance_views: Which views the covariance is of; the target comes first.
-        metric: Lengths are metres already (posed reference views).
         translation_defined: False for pure rotation: only the rotation means something.
     """
 
@@ -102,18 +102,22 @@ class Estimate:
     rms_px: float
     joint_covariance: Array
     covariance_views: tuple[int, ...]
-    metric: bool = False
     translation_defined: bool = True
 
     @property
     def T_reference_target(self) -> Array:
-        """The pair's pose, up to scale unless metric, (4, 4)."""
+        """The pair's pose, with a baseline of 1, (4, 4)."""
         return self.T_reference_camera[1]
 
     @property
     def covariance(self) -> Array:
         """Of (dt, dr) of the target, (6, 6)."""
         return self.joint_covariance[:6, :6]
+
+
+def scaled_cameras(T_reference_camera: Mapping[int, Array], factor: float) -> dict[int, Array]:
+    """Return the same cameras with every distance multiplied."""
+    return {view: rigid.make(T[:3, :3], factor * T[:3, 3]) for view, T in T_reference_camera.items()}
 
 
 class Estimator(Protocol):

@@ -9,13 +9,15 @@ import numpy as np
 import pycolmap
 
 from pose_bridge.errors import NoEstimateError
-from pose_bridge.estimators.base import Array, Estimate, Estimator, Problem, Tracks
+from pose_bridge.estimators.base import Array, Estimate, Estimator, Problem, Tracks, scaled_cameras
 from pose_bridge.estimators.pairs import ideal_camera
 from pose_bridge.geometry import rigid, rotations
 
 pycolmap.logging.minloglevel = int(pycolmap.logging.ERROR)
 
 HALF_ANGLE = 2.0  # pycolmap's rotation tangent is half the rotation vector (quaternion manifold of Ceres)
+LARGEST_ROUNDING = 1e-6  # a covariance with eigenvalues this far below zero, relatively, is none
+MIN_OBSERVATIONS = 6  # views with fewer are left out
 MIN_REDUNDANCY = 12  # residuals beyond the unknowns, below which no covariance is worth its name
 
 
@@ -27,7 +29,6 @@ def adjust(
     tracks: Tracks,
     *,
     max_error_px: float,
-    fixed: Sequence[int] = (0,),
 ) -> Estimate:
     """Refine cameras and points on their reprojection errors, drop what does not fit, and refine again.
 
@@ -38,16 +39,20 @@ def adjust(
         points: First guess, (P, 3), in the frame of view 0.
         tracks: Observations of those views.
         max_error_px: Observations that miss by more are taken out.
-        fixed: Views whose metric poses are known; view 0 always is. With that one only, lengths are in units
-            of the baseline to the target (view 1), which then has no error.
 
     Raises:
         NoEstimateError: Too little is left to determine the target.
     """
-    free_scale = set(fixed) <= {0}
+    seen = np.bincount(tracks.view, minlength=max(T_reference_camera) + 1)
+    T_reference_camera = {
+        view: T for view, T in T_reference_camera.items() if view == 0 or seen[view] >= MIN_OBSERVATIONS
+    }
+    if 1 not in T_reference_camera:
+        raise NoEstimateError("too few observations to determine the target camera")
+    points, tracks = _keep(points, tracks, np.isin(tracks.view, list(T_reference_camera)))
     for _ in range(2):
         model = _model(problem, T_reference_camera, points, tracks)
-        adjuster = _adjuster(model, T_reference_camera, fixed)
+        adjuster = _adjuster(model, T_reference_camera)
         if not adjuster.solve().is_solution_usable():
             raise NoEstimateError("bundle adjustment did not converge")
         T_reference_camera, points = _read(model, T_reference_camera, len(points))
@@ -56,19 +61,24 @@ def adjust(
             break
         points, tracks = _keep(points, tracks, keep)
     error_px = reprojection_error_px(problem, T_reference_camera, points, tracks)
-    unknowns = 3 * len(points) + 6 * (len(T_reference_camera) - len(set(fixed)))
+    unknowns = 3 * len(points) + 6 * (len(T_reference_camera) - 1)
     redundancy = 2 * len(error_px) - unknowns
     if redundancy < MIN_REDUNDANCY or not np.isin(tracks.view, [1]).any():
         raise NoEstimateError("too few observations agree to determine the target camera")
     variance_px2 = float(np.sum(error_px**2) / redundancy)
-    joint, views = _joint_covariance(model, adjuster, T_reference_camera, fixed)
+    baseline = float(np.linalg.norm(T_reference_camera[1][:3, 3]))
+    if baseline == 0.0:
+        raise NoEstimateError("the two cameras stand in one place: there is no baseline to measure by")
+    joint, views = _joint_covariance(model, adjuster, T_reference_camera)
     joint = joint * variance_px2
-    if free_scale:
-        joint = with_fixed_baseline(joint, views, T_reference_camera, (0, 1))
-        scale = 1.0 / float(np.linalg.norm(T_reference_camera[1][:3, 3]))
-        T_reference_camera, points = scaled(T_reference_camera, scale), scale * points
-        unit = np.tile([scale] * 3 + [1.0] * 3, len(views))
-        joint = unit[:, None] * joint * unit
+    joint = with_fixed_baseline(joint, views, T_reference_camera, (0, 1))
+    T_reference_camera, points = scaled_cameras(T_reference_camera, 1 / baseline), points / baseline
+    unit = np.tile([1 / baseline] * 3 + [1.0] * 3, len(views))
+    joint = unit[:, None] * joint * unit
+    values, axes = np.linalg.eigh(joint)
+    if values[0] < -LARGEST_ROUNDING * values[-1]:
+        raise NoEstimateError("the target camera is not determined by the observations")
+    joint = (axes * np.maximum(values, 0.0)) @ axes.T
     return Estimate(
         stage=estimator.stage,
         estimator=estimator.name,
@@ -78,7 +88,6 @@ def adjust(
         rms_px=float(np.sqrt(np.mean(error_px**2) / 2)),
         joint_covariance=joint,
         covariance_views=views,
-        metric=not free_scale,
     )
 
 
@@ -122,11 +131,6 @@ def with_fixed_baseline(
     return (projected + projected.T) / 2
 
 
-def scaled(T_reference_camera: Mapping[int, Array], scale: float) -> dict[int, Array]:
-    """Return the same cameras with every distance multiplied."""
-    return {view: rigid.make(T[:3, :3], scale * T[:3, 3]) for view, T in T_reference_camera.items()}
-
-
 def _keep(points: Array, tracks: Tracks, keep: np.ndarray) -> tuple[Array, Tracks]:
     seen_by = np.bincount(tracks.point[keep], minlength=len(points))
     keep = keep & (seen_by[tracks.point] >= 2)
@@ -156,7 +160,7 @@ def _model(
 
 
 def _adjuster(
-    model: pycolmap.Reconstruction, T_reference_camera: Mapping[int, Array], fixed: Sequence[int]
+    model: pycolmap.Reconstruction, T_reference_camera: Mapping[int, Array]
 ) -> pycolmap.CeresBundleAdjuster:
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
@@ -167,8 +171,7 @@ def _adjuster(
     config = pycolmap.BundleAdjustmentConfig()
     for view in T_reference_camera:
         config.add_image(view + 1)
-    for view in {0, *fixed}:
-        config.set_constant_rig_from_world_pose(view + 1)
+    config.set_constant_rig_from_world_pose(1)  # view 0, the reference
     config.set_constant_cam_intrinsics(1)
     return pycolmap.create_default_ceres_bundle_adjuster(options, config, model)
 
@@ -190,13 +193,12 @@ def _joint_covariance(
     model: pycolmap.Reconstruction,
     adjuster: pycolmap.CeresBundleAdjuster,
     T_reference_camera: Mapping[int, Array],
-    fixed: Sequence[int],
 ) -> tuple[Array, tuple[int, ...]]:
     """Return the covariance for a residual variance of 1 px^2, moved to our error model."""
     options = pycolmap.BACovarianceOptions()
     options.params = pycolmap.BACovarianceOptionsParams.POSES
     found = pycolmap.estimate_ba_covariance(options, model, adjuster)
-    views = tuple(sorted(set(T_reference_camera) - {0, *fixed}))
+    views = tuple(sorted(set(T_reference_camera) - {0}))
     if found is None or 1 not in views:
         raise NoEstimateError("the target camera is not determined by the observations")
     joint = np.empty((6 * len(views), 6 * len(views)))

@@ -62,7 +62,12 @@ class PairVerifier:
     def _geometry(
         self, problem: Problem, pair: tuple[int, int], matches: Indices
     ) -> pycolmap.TwoViewGeometry:
-        key = (*(problem.views[view].fingerprint for view in pair), matches.tobytes(), problem.seed)
+        key = (
+            *(problem.views[view].fingerprint for view in pair),
+            matches.tobytes(),
+            problem.seed,
+            problem.focal_px(),
+        )
         return self._known.get(key, lambda: self._estimate(problem, pair, matches))
 
     def _estimate(

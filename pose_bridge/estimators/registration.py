@@ -30,7 +30,27 @@ class _PosedSide:
     T_reference_camera: Mapping[int, Array]
     tracks: Tracks
     points: Array
-    metric: bool
+
+
+class _Cloud:
+    """Points from pairs of keypoints (view, index); pairs that share a keypoint are one point."""
+
+    def __init__(self) -> None:
+        self.points: list[Array] = []
+        self.rows: list[tuple[int, int, int]] = []
+        self._point_of: dict[tuple[int, int], int] = {}
+        self._seen: set[tuple[int, int]] = set()  # (point, view): a view shows a point once
+
+    def add(self, first: tuple[int, int], second: tuple[int, int], point: Array) -> None:
+        known = self._point_of.get(first, self._point_of.get(second))
+        if known is None:
+            known = len(self.points)
+            self.points.append(point)
+        for view, keypoint in (first, second):
+            if (view, keypoint) not in self._point_of and (known, view) not in self._seen:
+                self._point_of[view, keypoint] = known
+                self._seen.add((known, view))
+                self.rows.append((known, view, keypoint))
 
 
 class RegistrationEstimator:
@@ -48,7 +68,7 @@ class RegistrationEstimator:
         """Estimate the target's pose; the problem holds the target and views of the reference side only.
 
         The reference views' poses come from odometry where all have them, else from a reconstruction of that
-        side.
+        side. Either is a first guess and adjusted with the target; metres are scale.py's to say.
 
         Raises:
             NoEstimateError: No points on the reference side, or too few of them are seen by the target.
@@ -70,7 +90,6 @@ class RegistrationEstimator:
             side.points,
             seen,
             max_error_px=self._settings.max_error_px,
-            fixed=tuple(side.T_reference_camera) if side.metric else (0,),
         )
 
     def _by_reconstruction(self, problem: Problem, control: Control) -> _PosedSide:
@@ -85,9 +104,7 @@ class RegistrationEstimator:
         back = {new: view for view, new in index.items()}
         view = np.array([back[new] for new in range(len(own))])[found.tracks.view]
         cameras = {back[new]: T for new, T in found.T_reference_camera.items()}
-        return _PosedSide(
-            cameras, Tracks(found.tracks.point, view, found.tracks.keypoint), found.points, metric=False
-        )
+        return _PosedSide(cameras, Tracks(found.tracks.point, view, found.tracks.keypoint), found.points)
 
     def _by_odometry(self, problem: Problem, control: Control) -> _PosedSide | None:
         """Points triangulated with odometry's poses; None where it is missing or has no baseline."""
@@ -98,18 +115,13 @@ class RegistrationEstimator:
             return None
         cameras = {view: rigid.relative(poses[0], T) for view, T in zip(own, poses, strict=True)}
         pairs = [pair for pair in combinations(own, 2) if pair in problem.matches]
-        rows: list[tuple[int, int, int]] = []
-        points: list[Array] = []
+        cloud = _Cloud()
         for a, b in self._verifier.verify(problem, control, pairs):
-            kept, found = self._triangulated(problem, cameras, a, b)
-            start = sum(map(len, points))
-            rows += [(start + k, a, int(i)) for k, i in enumerate(kept[:, 0])]
-            rows += [(start + k, b, int(j)) for k, j in enumerate(kept[:, 1])]
-            points.append(found)
-        if not rows:
+            for (i, j), point in zip(*self._triangulated(problem, cameras, a, b), strict=True):
+                cloud.add((a, int(i)), (b, int(j)), point)
+        if not cloud.points:
             return None
-        cloud, tracks = _one_point_a_keypoint(np.vstack(points), Tracks.of_rows(rows))
-        return _PosedSide(cameras, tracks, cloud, metric=True)
+        return _PosedSide(cameras, Tracks.of_rows(cloud.rows), np.array(cloud.points))
 
     def _triangulated(
         self, problem: Problem, cameras: Mapping[int, Array], a: int, b: int
@@ -162,15 +174,6 @@ def _target_observations(problem: Problem, tracks: Tracks) -> tuple[Indices, Ind
                 seen.setdefault(int(keypoint), point)
     once = {point: keypoint for keypoint, point in reversed(list(seen.items()))}
     return np.array(list(once.values()), np.intp), np.array(list(once), np.intp)
-
-
-def _one_point_a_keypoint(points: Array, tracks: Tracks) -> tuple[Array, Tracks]:
-    """Keep, of points that share a keypoint, the first one, and drop what is left with one view."""
-    _, first = np.unique(np.stack([tracks.view, tracks.keypoint]), axis=1, return_index=True)
-    keep = np.zeros(len(tracks.point), bool)
-    keep[first] = True
-    keep &= np.bincount(tracks.point[keep], minlength=len(points))[tracks.point] >= 2
-    return points[np.unique(tracks.point[keep])], tracks.where(keep)
 
 
 def _renumbered(problem: Problem, index: Mapping[int, int]) -> Problem:

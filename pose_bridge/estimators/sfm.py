@@ -42,8 +42,12 @@ class SfmEstimator:
         geometry = self._verifier.verify(problem, control)
         for start in self._starts(geometry, problem)[: self._settings.starts]:
             model = self._map(problem, geometry, start, control)
-            if model is not None:
+            if model is None:
+                continue
+            try:
                 return self._estimate(problem, model)
+            except NoEstimateError:
+                continue  # another start may determine what this one left open
         raise NoEstimateError("no reconstruction of the real views holds both ends")
 
     def _starts(self, geometry: PairGeometry, problem: Problem) -> list[tuple[int, int]]:

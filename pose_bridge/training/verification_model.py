@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fits the verification's probability model on simulated scenes.
 
-    python -m pose_bridge.training.verification_model --scenes 1500 --output
+    python -m pose_bridge.training.verification_model --scenes 500 --output
     pose_bridge/verification_model.json
 
 Every scene is answered by the real estimators of the three rungs; each candidate, rivals included, is one
@@ -148,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scenes", type=int, default=1500, help="simulated questions")
+    parser.add_argument("--scenes", type=int, default=500, help="simulated questions")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument(
         "--wrong-share", type=float, default=0.25, help="share of wrong candidates the model is for"

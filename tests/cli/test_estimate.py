@@ -156,7 +156,7 @@ def test_an_unknown_option_is_a_usage_error(photographs: tuple[Path, Path]) -> N
 
 
 def test_a_small_budget_is_an_answer(photographs: tuple[Path, Path]) -> None:
-    done = process("estimate", *photographs, "--focal-px", "150", "--budget", "0.01", "--json")
+    done = process("estimate", *photographs, "--focal-px", "150", "--budget", "0.000001", "--json")
     assert done.code == 1
     said = json.loads(done.out)
     assert (said["status"], said["reason"]) == ("REJECTED", "BUDGET")

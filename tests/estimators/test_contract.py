@@ -69,8 +69,7 @@ def test_cameras_in_the_frame_of_the_reference(case: tuple[Estimator, Problem]) 
         rigid.rigid(T)
     np.testing.assert_array_equal(found.T_reference_target, found.T_reference_camera[1])
     T_true = rigid.relative(*arc(ANGLES_DEG[:2]))
-    length = np.linalg.norm(found.T_reference_target[:3, 3])
-    assert length == pytest.approx(np.linalg.norm(T_true[:3, 3]) if found.metric else 1.0, rel=0.03)
+    assert np.linalg.norm(found.T_reference_target[:3, 3]) == pytest.approx(1.0)
     assert distances.rotation_error_deg(found.T_reference_target[:3, :3], T_true[:3, :3]) < 1.0
     assert distances.translation_error_deg(found.T_reference_target[:3, 3], T_true[:3, 3]) < 2.0
 
@@ -86,9 +85,8 @@ def test_covariance_is_finite_symmetric_and_positive(case: tuple[Estimator, Prob
     np.testing.assert_allclose(joint, joint.T, atol=1e-12 * np.abs(joint).max())
     assert np.linalg.eigvalsh(joint)[0] >= -1e-9 * np.trace(joint)
     assert np.linalg.eigvalsh(found.covariance[3:, 3:])[0] > 0
-    if not found.metric:  # the baseline is the unit of length
-        along = found.T_reference_target[:3, 3]
-        assert along @ found.covariance[:3, :3] @ along < 1e-9
+    along = found.T_reference_target[:3, 3]  # the baseline is the unit of length
+    assert along @ found.covariance[:3, :3] @ along < 1e-9
 
 
 def test_tracks_hold_points_where_they_are_seen(case: tuple[Estimator, Problem]) -> None:
