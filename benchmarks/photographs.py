@@ -258,15 +258,23 @@ def main() -> None:
         "--photographs", type=Path, default=default, help="folder with images/ and cameras.json"
     )
     parser.add_argument("--full", action="store_true", help="all pairs, not a sample")
-    parser.add_argument("--rows", type=Path, default=Path("build/benchmarks/photographs.jsonl"))
+    parser.add_argument(
+        "--rows",
+        type=Path,
+        default=Path("build/benchmarks/photographs.jsonl"),
+        help="where --full keeps its answers; those of another commit or seed are asked anew",
+    )
     parser.add_argument("--figure", type=Path, help="draw the errors here")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     walk = Walk(args.photographs)
     todo = list(questions(walk, args.full, args.seed))
-    known = {}
-    if args.full and args.rows.exists():
-        known = {(r["setting"], *r["pair"]): r for r in map(json.loads, args.rows.read_text().splitlines())}
+    known, measured = {}, [report.commit(), args.seed]
+    if not args.full:
+        args.rows = args.rows.with_name(args.rows.stem + "_sample.jsonl")
+    elif args.rows.exists():
+        rows_there = map(json.loads, args.rows.read_text().splitlines())
+        known = {(r["setting"], *r["pair"]): r for r in rows_there if r["measured"] == measured}
     args.rows.parent.mkdir(parents=True, exist_ok=True)
     bridge, rows = Bridge(), []
     with args.rows.open("a" if known else "w") as file:
@@ -274,7 +282,7 @@ def main() -> None:
             names = tuple(walk.names[v] for v in pair)
             row = known.get((setting, *names))
             if row is None:
-                row = ask(walk, bridge, setting, pair, args.seed)
+                row = {**ask(walk, bridge, setting, pair, args.seed), "measured": measured}
                 file.write(json.dumps(row) + "\n")
                 file.flush()
             rows.append(row)

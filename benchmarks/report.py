@@ -62,16 +62,21 @@ def progress(done: int, total: int, text: str) -> None:
     print(f"\r[{done}/{total}] {text:<70}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
-def finish(benchmark: str, seed: int, results: dict[str, Any], targets: list[dict[str, Any]]) -> None:
-    """Print the JSON object."""
-    commit = subprocess.run(
+def commit() -> str:
+    """The commit that is measured."""
+    found = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )
+    return found.stdout.strip() or "unknown"
+
+
+def finish(benchmark: str, seed: int, results: dict[str, Any], targets: list[dict[str, Any]]) -> None:
+    """Print the JSON object."""
     print(
         json.dumps(
             {
                 "benchmark": benchmark,
-                "commit": commit.stdout.strip() or "unknown",
+                "commit": commit(),
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores",
                 "seed": seed,
                 "results": results,
