@@ -37,7 +37,7 @@ demo: photos $(READY) ## the pose between two photographs, with a figure (PHOTOS
 	@mkdir -p $(dir $(FIGURE))
 	$(BIN)/pose_bridge estimate "$(PHOTOS)/$(REFERENCE)" "$(PHOTOS)/$(TARGET)" \
 	    --reference-context "$(PHOTOS)/$(REFERENCE_CONTEXT)" --target-context "$(PHOTOS)/$(TARGET_CONTEXT)" \
-	    --cameras "$(PHOTOS)/$(CAMERAS)" --figure $(FIGURE)
+	    --cameras "$(PHOTOS)/$(CAMERAS)" --budget 60 --figure $(FIGURE)
 
 clean: ## remove .venv and everything that was built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
