@@ -78,9 +78,9 @@ def turn(answer: Answer) -> str:
     """Say how the target camera is turned, with one standard deviation."""
     angle_deg = rotation_deg(answer)
     if angle_deg < _STANDING_STILL_DEG:
-        return f"not turned (± {rotation_sigma_deg(answer):.1f}°)"
+        return f"not turned (± {small(rotation_sigma_deg(answer))}°)"
     turned = ", ".join(_named(rotation_axis(answer), _TURNS))
-    return f"turned {angle_deg:.1f}° ± {rotation_sigma_deg(answer):.1f}° ({turned})"
+    return f"turned {angle_deg:.1f}° ± {small(rotation_sigma_deg(answer))}° ({turned})"
 
 
 def place(answer: Answer) -> str:
@@ -92,7 +92,12 @@ def place(answer: Answer) -> str:
     if answer.translation is Translation.METRIC:
         return f"stands {distance_m(answer):.2f} m ± {distance_sigma_m(answer):.2f} m away, {where}"
     sigma_deg = np.degrees(answer.direction_sigma_rad)
-    return f"stands {where} (the direction ± {sigma_deg:.1f}°; how far is not known)"
+    return f"stands {where} (the direction ± {small(sigma_deg)}°; how far is not known)"
+
+
+def small(sigma: float) -> str:
+    """A standard deviation with one significant digit at least, so that it never reads as none."""
+    return f"{sigma:.1f}" if sigma >= 0.095 else f"{max(sigma, 0.01):.2f}"
 
 
 def rotation_deg(answer: Answer) -> float:
