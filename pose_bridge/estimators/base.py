@@ -43,6 +43,22 @@ class Problem:
         """A focal length that turns normalized coordinates into pixels of a typical view."""
         return float(np.median([view.camera.mean_focal_px for view in self.views]))
 
+    def part(self, order: Sequence[int]) -> Problem:
+        """Return the problem of some of the views, in the order in which they are named."""
+        index = {view: new for new, view in enumerate(order)}
+        matches = {}
+        for (a, b), found in self.matches.items():
+            if a in index and b in index:
+                new = (index[a], index[b])
+                matches[min(new), max(new)] = found if new[0] < new[1] else found[:, ::-1]
+        return Problem(
+            [self.views[view] for view in order],
+            [self.features[view] for view in order],
+            matches,
+            [self.sides[view] for view in order],
+            self.seed,
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Tracks:

@@ -70,23 +70,16 @@ def adjust(
     if baseline == 0.0:
         raise NoEstimateError("the two cameras stand in one place: there is no baseline to measure by")
     joint, views = _joint_covariance(model, adjuster, T_reference_camera)
-    joint = joint * variance_px2
-    joint = with_fixed_baseline(joint, views, T_reference_camera, (0, 1))
-    T_reference_camera, points = scaled_cameras(T_reference_camera, 1 / baseline), points / baseline
+    joint = with_fixed_baseline(joint * variance_px2, views, T_reference_camera, (0, 1))
     unit = np.tile([1 / baseline] * 3 + [1.0] * 3, len(views))
-    joint = unit[:, None] * joint * unit
-    values, axes = np.linalg.eigh(joint)
-    if values[0] < -LARGEST_ROUNDING * values[-1]:
-        raise NoEstimateError("the target camera is not determined by the observations")
-    joint = (axes * np.maximum(values, 0.0)) @ axes.T
     return Estimate(
         stage=estimator.stage,
         estimator=estimator.name,
-        T_reference_camera=dict(T_reference_camera),
-        points=points,
+        T_reference_camera=scaled_cameras(T_reference_camera, 1 / baseline),
+        points=points / baseline,
         tracks=tracks,
         rms_px=float(np.sqrt(np.mean(error_px**2) / 2)),
-        joint_covariance=joint,
+        joint_covariance=_without_rounding(unit[:, None] * joint * unit),
         covariance_views=views,
     )
 
@@ -129,6 +122,14 @@ def with_fixed_baseline(
     project = np.eye(len(joint)) - np.outer(scale_motion, gradient)
     projected = project @ joint @ project.T
     return (projected + projected.T) / 2
+
+
+def _without_rounding(joint: Array) -> Array:
+    """Lift eigenvalues that rounding put below zero; much further below, it is no covariance."""
+    values, axes = np.linalg.eigh(joint)
+    if values[0] < -LARGEST_ROUNDING * values[-1]:
+        raise NoEstimateError("the target camera is not determined by the observations")
+    return np.asarray((axes * np.maximum(values, 0.0)) @ axes.T)
 
 
 def _keep(points: Array, tracks: Tracks, keep: np.ndarray) -> tuple[Array, Tracks]:

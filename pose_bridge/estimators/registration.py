@@ -96,14 +96,12 @@ class RegistrationEstimator:
         own = [view for view in range(len(problem.views)) if view != 1]
         if len(own) < 2:
             raise NoEstimateError("no context around the reference to register the target against")
-        index = {view: new for new, view in enumerate(own)}
         # Another view stands in for the target: the one that shares most with the reference.
-        second = max(own[1:], key=lambda view: len(problem.matches[0, view]))
-        index[second], index[own[1]] = 1, index[second]
-        found = self._sfm.estimate(_renumbered(problem, index), control)
-        back = {new: view for view, new in index.items()}
-        view = np.array([back[new] for new in range(len(own))])[found.tracks.view]
-        cameras = {back[new]: T for new, T in found.T_reference_camera.items()}
+        second = own.index(max(own[1:], key=lambda view: len(problem.matches[0, view])))
+        own[1], own[second] = own[second], own[1]
+        found = self._sfm.estimate(problem.part(own), control)
+        view = np.array(own)[found.tracks.view]
+        cameras = {own[new]: T for new, T in found.T_reference_camera.items()}
         return _PosedSide(cameras, Tracks(found.tracks.point, view, found.tracks.keypoint), found.points)
 
     def _by_odometry(self, problem: Problem, control: Control) -> _PosedSide | None:
@@ -174,20 +172,3 @@ def _target_observations(problem: Problem, tracks: Tracks) -> tuple[Indices, Ind
                 seen.setdefault(int(keypoint), point)
     once = {point: keypoint for keypoint, point in reversed(list(seen.items()))}
     return np.array(list(once.values()), np.intp), np.array(list(once), np.intp)
-
-
-def _renumbered(problem: Problem, index: Mapping[int, int]) -> Problem:
-    """The views that `index` names, in that order."""
-    order = sorted(index, key=lambda view: index[view])
-    matches = {}
-    for (a, b), found in problem.matches.items():
-        if a in index and b in index:
-            new = (index[a], index[b])
-            matches[min(new), max(new)] = found if new[0] < new[1] else found[:, ::-1]
-    return Problem(
-        [problem.views[view] for view in order],
-        [problem.features[view] for view in order],
-        matches,
-        [problem.sides[view] for view in order],
-        problem.seed,
-    )

@@ -12,7 +12,6 @@ row: its evidence, and whether it is correct. One logistic regression per rung, 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Iterator
@@ -61,13 +60,13 @@ def rows_of(seed: int) -> list[Row]:
     sfm = SfmEstimator(config.sfm, verifier)
     scene = point_scenes.simulate(seed)
     rungs: list[tuple[Estimator, Problem]] = [
-        (TwoViewEstimator(config.two_view), _part(scene.problem, [0, 1])),
+        (TwoViewEstimator(config.two_view), scene.problem.part([0, 1])),
         (sfm, scene.problem),
     ]
     reference_side = [view for view, side in enumerate(scene.problem.sides) if side == 0 or view == 1]
     if len(reference_side) > 2:
         rungs.append(
-            (RegistrationEstimator(config.register, verifier, sfm), _part(scene.problem, reference_side))
+            (RegistrationEstimator(config.register, verifier, sfm), scene.problem.part(reference_side))
         )
     rows = []
     for estimator, problem in rungs:
@@ -175,21 +174,6 @@ def main() -> None:
         },
     }
     args.output.write_text(json.dumps(model, indent=1) + "\n")
-
-
-def _part(problem: Problem, views: list[int]) -> Problem:
-    index = {view: new for new, view in enumerate(views)}
-    return dataclasses.replace(
-        problem,
-        views=[problem.views[view] for view in views],
-        features=[problem.features[view] for view in views],
-        sides=[problem.sides[view] for view in views],
-        matches={
-            (index[a], index[b]): found
-            for (a, b), found in problem.matches.items()
-            if a in index and b in index
-        },
-    )
 
 
 if __name__ == "__main__":
