@@ -19,6 +19,7 @@ from pose_bridge.views import Stage
 
 MIN_START_DEG = 1.0  # parallax of an initial pair
 GOOD_START_RAD = np.radians(10.0)  # more parallax than this does not make an initial pair better
+SURE_START_RAD = np.radians(6.0)
 GENERAL = pycolmap.TwoViewGeometryConfiguration.CALIBRATED
 
 
@@ -40,18 +41,29 @@ class SfmEstimator:
             CancelledError, BudgetSpentError: From `control`, also in mid-reconstruction.
         """
         geometry = self._verifier.verify(problem, control)
+        best: Estimate | None = None
         for start in self._starts(geometry, problem)[: self._settings.starts]:
             model = self._map(problem, geometry, start, control)
             if model is None:
                 continue
             try:
-                return self._estimate(problem, model)
+                found = self._estimate(problem, model)
             except NoEstimateError:
                 continue  # another start may determine what this one left open
-        raise NoEstimateError("no reconstruction of the real views holds both ends")
+            # Started badly, a scene may come out reflected in depth: the right one fits more observations.
+            if best is None or len(found.tracks.point) > len(best.tracks.point):
+                best = found
+            if _sure(geometry[start]):
+                break
+        if best is None:
+            raise NoEstimateError("no reconstruction of the real views holds both ends")
+        return best
 
     def _starts(self, geometry: PairGeometry, problem: Problem) -> list[tuple[int, int]]:
-        """Initial pairs, best first: many matches, parallax, not flat, and of one side (no wide baseline)."""
+        """Initial pairs, best first: many matches, parallax, not flat, and of one side (no wide baseline).
+
+        If the best one may start a reflection, the next is the best that does not.
+        """
 
         def worth(pair: tuple[int, int]) -> float:
             found = geometry[pair]
@@ -60,7 +72,8 @@ class SfmEstimator:
             same_side = 1.0 if problem.sides[pair[0]] == problem.sides[pair[1]] else 0.3
             return float(len(found.inlier_matches) * parallax * general * same_side)
 
-        return sorted((pair for pair in geometry if worth(pair) > 0), key=worth, reverse=True)
+        starts = sorted((pair for pair in geometry if worth(pair) > 0), key=worth, reverse=True)
+        return starts[:1] + sorted(starts[1:], key=lambda pair: not _sure(geometry[pair]))
 
     def _map(
         self, problem: Problem, geometry: PairGeometry, start: tuple[int, int], control: Control
@@ -102,6 +115,8 @@ class SfmEstimator:
         options = pycolmap.IncrementalPipelineOptions()
         options.min_model_size = 2
         options.multiple_models = False
+        # Registers views by epipolar lines alone where points do not do: slow, and never what ties two sides.
+        options.structure_less_registration_fallback = False
         options.extract_colors = False
         options.num_threads = 1  # sums in one order: the same answer every time
         options.random_seed = seed % 2**31
@@ -145,6 +160,11 @@ class SfmEstimator:
             tracks,
             max_error_px=self._settings.max_error_px,
         )
+
+
+def _sure(start: pycolmap.TwoViewGeometry) -> bool:
+    """Whether a pair tells a scene from its reflection in depth: by parallax, and by not being flat."""
+    return start.config == GENERAL and start.tri_angle >= SURE_START_RAD
 
 
 def _database(problem: Problem, geometry: PairGeometry) -> pycolmap.Database:
