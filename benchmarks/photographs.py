@@ -25,7 +25,14 @@ import report
 
 from pose_bridge import photographs
 from pose_bridge.bridge import Bridge
+from pose_bridge.config import Config
+from pose_bridge.control import Control
+from pose_bridge.errors import NoEstimateError
+from pose_bridge.estimators.pairs import PairVerifier
+from pose_bridge.estimators.two_view import TwoViewEstimator
+from pose_bridge.features import FeatureStore
 from pose_bridge.geometry import distances, rigid, rotations
+from pose_bridge.linking import Linker
 from pose_bridge.views import Answer, Question, Translation
 
 HOLE = ("0054", "0072")  # the walk jumps by 44 degrees between these two
@@ -105,6 +112,29 @@ def ask(walk: Walk, bridge: Bridge, setting: str, pair: tuple[int, int], seed: i
         "seconds": round(answer.elapsed_s, 2),
         **errors(answer, walk.T(a, b)),
     }
+
+
+class TwoViews:
+    """The essential matrix of two views as it comes, judged by nobody: what the bridge starts from."""
+
+    def __init__(self) -> None:
+        config = Config()
+        store = FeatureStore(config.features, config.views)
+        self._linker = Linker(config.context, store, PairVerifier(config.sfm))
+        self._estimator = TwoViewEstimator(config.two_view)
+
+    def errors(self, walk: Walk, pair: tuple[int, int], seed: int) -> Row:
+        question = Question(reference=walk.views[pair[0]], target=walk.views[pair[1]], seed=seed)
+        try:
+            found = self._estimator.estimate(self._linker.pair(question, Control()), Control())
+        except NoEstimateError:
+            return {"unjudged_within_5_deg": False}
+        T, T_true = found.T_reference_target, walk.T(*pair)
+        error = max(
+            distances.rotation_error_deg(T[:3, :3], T_true[:3, :3]),
+            distances.translation_error_deg(T[:3, 3], T_true[:3, 3]) if found.translation_defined else 0.0,
+        )
+        return {"unjudged_within_5_deg": error <= 5.0}
 
 
 def errors(answer: Answer, T_true: np.ndarray) -> Row:
@@ -203,7 +233,9 @@ def tables(rows: list[Row]) -> dict[str, Any]:
 def _summary(rows: list[Row]) -> Row:
     good = [r for r in rows if r["status"] == "ACCEPTED"]
     rotation = [r["rotation_error_deg"] for r in good]
+    unjudged = [r["unjudged_within_5_deg"] for r in rows if "unjudged_within_5_deg" in r]
     return {
+        **({"unjudged_within_5_deg": round(float(np.mean(unjudged)), 3)} if unjudged else {}),
         "n": len(rows),
         "accepted": len(good),
         "wrong": sum(r["wrong"] for r in rows),
@@ -276,13 +308,15 @@ def main() -> None:
         rows_there = map(json.loads, args.rows.read_text().splitlines())
         known = {(r["setting"], *r["pair"]): r for r in rows_there if r["measured"] == measured}
     args.rows.parent.mkdir(parents=True, exist_ok=True)
-    bridge, rows = Bridge(), []
+    bridge, two_views, rows = Bridge(), TwoViews(), []
     with args.rows.open("a" if known else "w") as file:
         for done, (setting, pair) in enumerate(todo, 1):
             names = tuple(walk.names[v] for v in pair)
             row = known.get((setting, *names))
             if row is None:
                 row = {**ask(walk, bridge, setting, pair, args.seed), "measured": measured}
+                if setting == "two_views":
+                    row |= two_views.errors(walk, pair, args.seed)
                 file.write(json.dumps(row) + "\n")
                 file.flush()
             rows.append(row)

@@ -26,6 +26,7 @@ from pose_bridge.estimators.registration import RegistrationEstimator
 from pose_bridge.estimators.sfm import SfmEstimator
 from pose_bridge.estimators.two_view import TwoViewEstimator
 from pose_bridge.features import FeatureStore
+from pose_bridge.geometry import rigid
 from pose_bridge.linking import Linker
 from pose_bridge.views import (
     Answer,
@@ -84,8 +85,8 @@ class Bridge:
     def answer(self, question: Question, control: Control | None = None) -> Answer:
         """Say where the target camera is, seen from the reference camera, or why that is not known.
 
-        Climbs until `question.require` is met. When the budget is spent, the best answer so far is the
-        answer.
+        Climbs until `question.require` is met and the rotation is known to
+        `bridge.enough_rotation_sigma_deg`. When the budget is spent, the best answer so far is the answer.
 
         Raises:
             BadInputError: A view cannot be used at all (too small).
@@ -93,14 +94,18 @@ class Bridge:
         """
         control = control or Control()
         control.start(self._config.bridge.budget_s if question.budget_s is None else question.budget_s)
+        enough_rad = np.radians(self._config.bridge.enough_rotation_sigma_deg)
         best = Answer.rejected(Reason.NO_OVERLAP, "nothing ties the two views together")
         try:
             for answer in self._climb(question, control):
                 log.info("%s: %s %s", answer.stage.name, answer.status.name, answer.reason_text)
+                if best.accepted and answer.accepted and not _agree(best, answer):
+                    best = _contradiction(best, answer)
+                    break
                 if _worth(answer) >= _worth(best):
                     best = answer
                     control.better(best)
-                if best.accepted and best.translation >= _wanted(question.require):
+                if best.meets(question.require) and best.rotation_sigma_rad <= enough_rad:
                     break
         except BudgetSpentError as error:
             if not best.accepted:
@@ -197,16 +202,30 @@ class Bridge:
 
 def _shortfall(translation: Translation, require: Require) -> Reason:
     """Why an accepted answer holds less than was asked for."""
-    if translation >= _wanted(require):
+    if int(translation) >= int(require):
         return Reason.NONE
     return Reason.LOW_PARALLAX if translation is Translation.UNDEFINED else Reason.NO_SCALE
 
 
-def _wanted(require: Require) -> Translation:
-    return Translation(int(require))
+def _worth(answer: Answer) -> tuple[bool, int, float]:
+    """What makes one answer better than another: accepted, how much it says, and how exactly or surely."""
+    if answer.accepted:
+        return True, int(answer.translation), -answer.rotation_sigma_rad
+    return False, int(answer.translation), float(np.nan_to_num(answer.probability, nan=-1.0))
 
 
-def _worth(answer: Answer) -> tuple[bool, int, bool, float]:
-    """What makes one answer better than another: accepted, how much it says, and how surely."""
-    judged = answer.evidence is not None
-    return answer.accepted, int(answer.translation), judged, answer.probability if judged else 0.0
+def _agree(a: Answer, b: Answer) -> bool:
+    known = Translation.UNDEFINED not in (a.translation, b.translation)
+    T_a, T_b = (rigid.make(x.rotation, x.direction if known else np.zeros(3)) for x in (a, b))
+    return verification.same_pose(T_a, T_b, known)
+
+
+def _contradiction(a: Answer, b: Answer) -> Answer:
+    """One of two accepted answers is wrong, and which is not known."""
+    return Answer.rejected(
+        Reason.INCONSISTENT,
+        f"{a.stage.name.lower()} and {b.stage.name.lower()} each found a good answer, but not the same one",
+        stage=b.stage,
+        evidence=b.evidence,
+        real_frames=b.real_frames,
+    )

@@ -115,6 +115,12 @@ class ContextConfig(_Checked):
         low=0,
         high=10000,
     )
+    strong_link: int = setting(
+        300,
+        "verified matches of one pair that tie the sides well enough to look no further",
+        low=8,
+        high=10000,
+    )
     alternatives: int = setting(
         1, "rival alignments that are looked for once an answer's links are taken away", low=1, high=10
     )
@@ -130,7 +136,10 @@ class SfmConfig(_Checked):
     max_error_px: float = setting(2.5, "inlier threshold of pair verification", low=0.1, high=20.0)
     max_seconds: float = setting(20.0, "time limit of one reconstruction", low=0.1, high=3600.0)
     starts: int = setting(
-        2, "initial pairs that are tried until one gives a model that holds both ends", low=1, high=10
+        2,
+        "initial pairs that are tried where the first one fails or could start a reflected scene",
+        low=1,
+        high=10,
     )
 
 
@@ -138,7 +147,7 @@ class SfmConfig(_Checked):
 class VerificationConfig(_Checked):
     """When an answer is believed."""
 
-    min_probability: float = setting(0.8, "answers below this probability are rejected", low=0.0, high=1.0)
+    min_probability: float = setting(0.7, "answers below this probability are rejected", low=0.0, high=1.0)
     min_tracks: int = setting(20, "tracks across the weakest cut; fewer are a weak bridge", low=6, high=10000)
     min_agreement: float = setting(
         0.25, "share of the matches across the gap that must agree with an answer", low=0.0, high=1.0
@@ -184,6 +193,12 @@ class BridgeConfig(_Checked):
     """The ladder."""
 
     budget_s: float = setting(10.0, "time for one question", low=0.01, high=3600.0)
+    enough_rotation_sigma_deg: float = setting(
+        0.25,
+        "an answer whose rotation is known less surely than this is improved on by the next rung",
+        low=0.0,
+        high=180.0,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

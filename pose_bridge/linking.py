@@ -19,6 +19,7 @@ from pose_bridge.features import Features, FeatureStore
 from pose_bridge.keyframes import selection
 from pose_bridge.views import Question, View
 
+HOPELESS = 8  # pairs across the gap that are tried before nothing at all is taken for an answer
 BATCH = 4  # pairs that are matched before the weakest link is looked for again
 
 
@@ -48,14 +49,17 @@ class Linker:
     def widened(self, problem: Problem, control: Control) -> Problem:
         """Match again with simulated tilts where the path between the ends is weakest, best pairs first.
 
-        After each few pairs it is looked up anew where that is, until `context.wide_pairs` are spent.
+        After each few pairs it is looked up anew where that is, until it is a `context.strong_link` or
+        `context.wide_pairs` are spent, or the most promising pairs brought nothing at all.
         """
         plain = {pair: len(found) for pair, found in problem.matches.items()}
         strength = self._strength(problem, control)
         beside = strength.copy()
         left, links = set(plain), set()
         for spent in range(0, self._settings.wide_pairs, BATCH):
-            beyond = selection.weakest_link(strength)
+            beyond, tie = selection.weakest_link(strength)
+            if tie >= self._settings.strong_link or (tie == 0.0 and spent >= HOPELESS):
+                break
             across = [pair for pair in left if beyond[pair[0]] != beyond[pair[1]]]
             if not across:
                 break

@@ -83,19 +83,14 @@ def gather(problem: Problem, estimate: Estimate) -> Evidence:
     cut = weakest_cut(estimate, len(problem.views))
     visible = estimate.tracks.visible(len(problem.views))[cut.points] >= 0
     reference_view, target_view = _best_views(cut, visible)
-    reference_rays = _rays(estimate, cut.points[visible[:, reference_view]], reference_view)
-    target_rays = _rays(estimate, cut.points[visible[:, target_view]], target_view)
     agreeing, total = _agreement(problem, estimate, cut)
     features = {
         "log_tracks": float(np.log(max(len(cut.points), 1))),
-        "log_patches": float(np.log(max(1, min(_patches(reference_rays), _patches(target_rays))))),
-        "spread_deg": min(_spread_deg(reference_rays), _spread_deg(target_rays)),
+        "log_patches": float(np.log(max(1, min(_patches(estimate, cut.points, end) for end in (0, 1))))),
         "agreement": agreeing / max(total, 1),
-        "log_parallax_deg": float(np.log(max(_parallax_deg(estimate, cut, visible), 0.1))),
-        "rms_px": estimate.rms_px,
         "log_rotation_sigma_deg": float(np.log(max(rotation_sigma_deg(estimate), 1e-3))),
-        "rival_tracks": 0.0,
         "rival_patches": 0.0,
+        "parallax_deg": _parallax_deg(estimate, cut, visible),
     }
     both = cut.points[visible[:, reference_view] & visible[:, target_view]]
     keypoints = estimate.tracks.visible(len(problem.views))[both]
@@ -147,8 +142,11 @@ def candidates(
     """
     found = [estimator.estimate(problem, control)]
     evidence = [gather(problem, found[0])]
+    hopeless = needed > 0.0 and probability(evidence[0], estimator.stage) < needed
     rest = problem
-    while len(found) <= alternatives and probability(evidence[0], estimator.stage) >= needed:
+    for _ in range(0 if hopeless else 2 * alternatives):  # the same answer once more is no rival
+        if sum(not same_answer(found[0], other) for other in found) == alternatives:
+            break
         control.step(f"{estimator.stage.name.lower()}: looking for another alignment")
         rest = without_links(rest, found[-1])
         try:
@@ -169,23 +167,22 @@ def candidates(
 
 def _with_rivals(evidence: Evidence, rivals: Sequence[Evidence]) -> Evidence:
     """Return the evidence with what speaks for other alignments, relative to what speaks for this one."""
-    features = dict(evidence.features)
-    for name in ("tracks", "patches"):
-        strongest = max((rival.features[f"log_{name}"] for rival in rivals), default=-np.inf)
-        features[f"rival_{name}"] = float(
-            np.exp(min(RIVAL_CAP, strongest - evidence.features[f"log_{name}"]))
-        )
-    return dataclasses.replace(evidence, features=features)
+    strongest = max((rival.features["log_patches"] for rival in rivals), default=-np.inf)
+    relative = float(np.exp(min(RIVAL_CAP, strongest - evidence.features["log_patches"])))
+    return dataclasses.replace(evidence, features={**evidence.features, "rival_patches": relative})
 
 
 def same_answer(a: Estimate, b: Estimate) -> bool:
     """Whether two estimates of one question agree, as far as both know."""
-    T_a, T_b = a.T_reference_target, b.T_reference_target
+    known = _knows_direction(a) and _knows_direction(b)
+    return same_pose(a.T_reference_target, b.T_reference_target, known)
+
+
+def same_pose(T_a: Array, T_b: Array, directions: bool) -> bool:
+    """Whether two poses are one answer, up to scale; by their rotations only, if `directions` is False."""
     if distances.rotation_error_deg(T_a[:3, :3], T_b[:3, :3]) > SAME_ROTATION_DEG:
         return False
-    if not (_knows_direction(a) and _knows_direction(b)):
-        return True
-    return distances.translation_error_deg(T_a[:3, 3], T_b[:3, 3]) < SAME_DIRECTION_DEG
+    return not directions or distances.translation_error_deg(T_a[:3, 3], T_b[:3, 3]) < SAME_DIRECTION_DEG
 
 
 @dataclass(frozen=True)
@@ -222,13 +219,12 @@ def judge(
             Reason.INCONSISTENT,
             f"only {100 * features['agreement']:.0f} % of the matches across the gap agree with the answer",
         )
-    parallax_deg = float(np.exp(features["log_parallax_deg"]))
-    if parallax_deg > settings.max_parallax_deg:
+    if features["parallax_deg"] > settings.max_parallax_deg:
         return Verdict(
             believed,
             Reason.INCONSISTENT,
-            f"the two sides would see the points that link them from {parallax_deg:.0f} degrees apart, "
-            "where no match can be told from chance",
+            f"the points that link the two sides would be seen from {features['parallax_deg']:.0f} degrees "
+            "apart, where no match can be told from chance",
         )
     if believed >= min_probability:
         return Verdict(believed, Reason.NONE, "")
@@ -249,7 +245,8 @@ def judge(
         believed,
         Reason.LOW_PROBABILITY,
         doubt
-        + f"{evidence.tracks} tracks tie the two sides, spread over {features['spread_deg']:.1f} degrees",
+        + f"{evidence.tracks} tracks tie the two sides, in {np.exp(features['log_patches']):.0f} patches of "
+        f"{CELL_DEG:g} degrees",
     )
 
 
@@ -292,21 +289,20 @@ def _best_views(cut: Cut, visible: NDArray[np.bool_]) -> tuple[int, int]:
 
 def _rays(estimate: Estimate, points: Indices, view: int) -> Array:
     """Unit vectors from a camera to points, (N, 3)."""
-    local = rigid.transform(rigid.inverse(estimate.T_reference_camera[view]), estimate.points[points])
-    return local / np.linalg.norm(local, axis=1, keepdims=True)
+    return _to_unit(
+        rigid.transform(rigid.inverse(estimate.T_reference_camera[view]), estimate.points[points])
+    )
 
 
-def _patches(rays: Array) -> int:
+def _to_unit(vectors: Array) -> Array:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _patches(estimate: Estimate, points: Indices, view: int) -> int:
+    """Cells of the sky that points occupy as a camera would see them, in its image or not."""
+    rays = _rays(estimate, points, view)
     angles_deg = np.degrees(np.c_[np.arctan2(rays[:, 0], rays[:, 2]), np.arcsin(np.clip(rays[:, 1], -1, 1))])
     return len(np.unique(np.floor(angles_deg / CELL_DEG), axis=0))
-
-
-def _spread_deg(rays: Array) -> float:
-    """Standard deviation of the rays along the direction in which they spread least."""
-    if len(rays) < 3:
-        return 0.0
-    singular = np.linalg.svd(rays - rays.mean(axis=0), compute_uv=False)
-    return float(np.degrees(singular[1] / np.sqrt(len(rays))))
 
 
 def _agrees(problem: Problem, estimate: Estimate, a: int, b: int, pairs: Indices) -> NDArray[np.bool_]:
@@ -332,10 +328,17 @@ def _agreement(problem: Problem, estimate: Estimate, cut: Cut) -> tuple[int, int
 
 
 def _parallax_deg(estimate: Estimate, cut: Cut, visible: NDArray[np.bool_]) -> float:
-    """Median angle under which linking points see the two sides' views that see most of them."""
+    """Median over linking points of the smallest angle between a ray to either side's cameras."""
     if not len(cut.points):
         return 0.0
-    points = estimate.points[cut.points]
-    to_a, to_b = (estimate.T_reference_camera[view][:3, 3] - points for view in _best_views(cut, visible))
-    cosine = np.sum(to_a * to_b, axis=1) / (np.linalg.norm(to_a, axis=1) * np.linalg.norm(to_b, axis=1))
+    cosine = np.full(len(cut.points), -1.0)
+    rays = {
+        view: _to_unit(estimate.T_reference_camera[view][:3, 3] - estimate.points[cut.points])
+        for view in estimate.T_reference_camera
+    }
+    for a in rays:
+        for b in rays:
+            if cut.target_side[a] < cut.target_side[b]:
+                both = visible[:, a] & visible[:, b]
+                cosine[both] = np.maximum(cosine[both], np.sum(rays[a] * rays[b], axis=1)[both])
     return float(np.degrees(np.median(np.arccos(np.clip(cosine, -1, 1)))))

@@ -256,6 +256,10 @@ class Answer:
         """Whether the numbers may be used as a pose."""
         return self.status is Status.ACCEPTED
 
+    def meets(self, require: Require) -> bool:
+        """Whether the numbers may be used as a pose and hold what was asked for."""
+        return self.accepted and int(self.translation) >= int(require)
+
     @property
     def rotation(self) -> NDArray[np.float64]:
         """R_reference_target, (3, 3)."""
@@ -265,6 +269,11 @@ class Answer:
     def rotation_covariance_rad2(self) -> NDArray[np.float64]:
         """Covariance of dr in R_true = Exp(dr) R, axes of the reference camera, (3, 3)."""
         return self._numbers()[1][3:, 3:]
+
+    @property
+    def rotation_sigma_rad(self) -> float:
+        """Largest standard deviation of `rotation`."""
+        return float(np.sqrt(np.linalg.eigvalsh(self.rotation_covariance_rad2)[-1]))
 
     @property
     def direction(self) -> NDArray[np.float64]:

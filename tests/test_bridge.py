@@ -219,7 +219,7 @@ def test_nor_with_the_links_of_stock_structure_from_motion(
     assert evidence.tracks >= 100
     assert distances.translation_error_deg(T[:3, 3], walk.T(a, b)[:3, 3]) > 15.0  # and yet it is wrong:
     assert not verification.same_answer(first, rival)  # there is another alignment, and either hears of it
-    assert min(e.features["rival_tracks"] for e in (evidence, rival_evidence)) > 0.0
+    assert min(e.features["rival_patches"] for e in (evidence, rival_evidence)) > 0.0
 
 
 # --- good pairs
@@ -233,7 +233,7 @@ def test_a_good_pair_is_answered_with_a_direction(walk: Walk, good: Answer) -> N
     assert_positive(good.rotation_covariance_rad2)
     assert 0.0 < good.direction_sigma_rad < np.radians(5)
     assert np.linalg.norm(good.direction) == pytest.approx(1.0)
-    assert good.probability >= 0.9
+    assert good.probability >= 0.8
     for name in ("T_reference_target", "covariance"):
         with pytest.raises(NoEstimateError, match="METRIC"):
             getattr(good, name)

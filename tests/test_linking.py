@@ -117,8 +117,9 @@ def test_the_views_kept_are_those_that_lead_across() -> None:
     assert {"v3", "v5"} <= {view.id for view in problem.views}
 
 
-@pytest.mark.parametrize("pairs", [0, 4, 8])
-def test_only_so_many_pairs_are_matched_with_tilts(monkeypatch: pytest.MonkeyPatch, pairs: int) -> None:
+@pytest.fixture
+def matched_wide(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, str]]:
+    """Names of the pairs that are matched with simulated tilts from now on."""
     used: set[tuple[str, str]] = set()
     matches = FeatureStore.matches
 
@@ -128,16 +129,28 @@ def test_only_so_many_pairs_are_matched_with_tilts(monkeypatch: pytest.MonkeyPat
         return matches(self, a, b, wide=wide)
 
     monkeypatch.setattr(FeatureStore, "matches", listen)
-    linker(wide_pairs=pairs).context(asked(LEFT, RIGHT), Control())
-    assert len(used) <= 3 * pairs  # and, of each, the pair of either view with its neighbour
-    assert bool(used) == bool(pairs)
+    return used
+
+
+@pytest.mark.parametrize("pairs", [0, 4, 8])
+def test_only_so_many_pairs_are_matched_with_tilts(matched_wide: set[tuple[str, str]], pairs: int) -> None:
+    linker(wide_pairs=pairs, strong_link=10000).context(asked(LEFT, RIGHT), Control())
+    assert len(matched_wide) <= 3 * pairs  # and, of each, the pair of either view with its neighbour
+    assert bool(matched_wide) == bool(pairs)
+
+
+def test_a_strong_link_is_left_alone(matched_wide: set[tuple[str, str]]) -> None:
+    linker(wide_pairs=8, strong_link=8).context(asked(LEFT, RIGHT), Control())
+    assert not matched_wide
+    linker(wide_pairs=8, strong_link=8).context(asked(LEFT, RIGHT[:1]), Control())
+    assert matched_wide  # from v3 to v8 nothing leads
 
 
 def test_keypoints_keep_their_numbers_when_tilts_are_added() -> None:
     """Matches of pairs that were not matched again still name the same keypoints."""
     question = asked(LEFT, RIGHT)
     plain = linker(wide_pairs=0).context(question, Control())
-    wide = linker(wide_pairs=8).context(question, Control())
+    wide = linker(wide_pairs=8, strong_link=10000).context(question, Control())
     assert [v.id for v in plain.views] == [v.id for v in wide.views]
     grown = 0
     for one, other in zip(plain.features, wide.features, strict=True):

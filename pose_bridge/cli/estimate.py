@@ -13,7 +13,7 @@ import typer
 
 from pose_bridge.cli import config as settings
 from pose_bridge.cli import figure as figures
-from pose_bridge.cli import output, words
+from pose_bridge.cli import output
 from pose_bridge.cli.failures import ExitCode, reported
 from pose_bridge.cli.waiting import wait_for
 from pose_bridge.config import Config
@@ -142,7 +142,7 @@ def estimate(
             figures.draw(question, answer, figure)
         if as_json:  # after the figure, because an error is the one JSON object then
             output.print_json(question, answer)
-        raise typer.Exit(ExitCode.OK if words.enough(answer, question.require) else ExitCode.NO_POSE)
+        raise typer.Exit(ExitCode.OK if answer.meets(question.require) else ExitCode.NO_POSE)
 
 
 def _sides(

@@ -61,9 +61,9 @@ def to_dict(question: Question, answer: Answer) -> dict[str, Any]:
 def print_for_people(question: Question, answer: Answer) -> None:
     """Print a sentence, what would help if the answer is no, and a small table."""
     console = Console(highlight=False)
-    style = "bold green" if words.enough(answer, question.require) else "bold yellow"
+    style = "bold green" if answer.meets(question.require) else "bold yellow"
     console.print(words.headline(answer, question.require), style=style, markup=False)
-    if answer.reason_text and not words.enough(answer, question.require):
+    if answer.reason_text and not answer.meets(question.require):
         console.print(f"Reason: {answer.reason.name}, {answer.reason_text}", markup=False)
     if helps := words.advice(answer, question.require):
         console.print(f"What would help: {helps}.", markup=False)

@@ -46,11 +46,6 @@ _HELP = {
 }
 
 
-def enough(answer: Answer, require: Require) -> bool:
-    """Whether an answer may be used as a pose and holds what was asked for."""
-    return answer.accepted and answer.translation.value >= require.value
-
-
 def headline(answer: Answer, require: Require) -> str:
     """Say in one or two sentences what is known, or why nothing is."""
     if not has_pose(answer):
@@ -58,7 +53,7 @@ def headline(answer: Answer, require: Require) -> str:
     text = f"The target camera is {turn(answer)}, and {place(answer)}."
     if answer.status is Status.HYPOTHESIS:
         text = f"A hypothesis only, not a pose to use: {text}"
-    elif not enough(answer, require):
+    elif not answer.meets(require):
         missing = "metres" if require is Require.METRIC else "the direction"
         text += f" You asked for {missing}, which cannot be told: {_WHY[answer.reason]}."
     return text
@@ -66,7 +61,7 @@ def headline(answer: Answer, require: Require) -> str:
 
 def advice(answer: Answer, require: Require) -> str:
     """Say what would help; empty where nothing is amiss."""
-    return "" if enough(answer, require) else _HELP.get(answer.reason, "")
+    return "" if answer.meets(require) else _HELP.get(answer.reason, "")
 
 
 def has_pose(answer: Answer) -> bool:
@@ -78,9 +73,9 @@ def turn(answer: Answer) -> str:
     """Say how the target camera is turned, with one standard deviation."""
     angle_deg = rotation_deg(answer)
     if angle_deg < _STANDING_STILL_DEG:
-        return f"not turned (± {small(rotation_sigma_deg(answer))}°)"
+        return f"not turned (± {small(np.degrees(answer.rotation_sigma_rad))}°)"
     turned = ", ".join(_named(rotation_axis(answer), _TURNS))
-    return f"turned {angle_deg:.1f}° ± {small(rotation_sigma_deg(answer))}° ({turned})"
+    return f"turned {angle_deg:.1f}° ± {small(np.degrees(answer.rotation_sigma_rad))}° ({turned})"
 
 
 def place(answer: Answer) -> str:
@@ -109,11 +104,6 @@ def rotation_axis(answer: Answer) -> Array:
     """Unit axis of the rotation in the reference camera's axes, (3,); zero where nothing is turned."""
     rotvec_rad = rotations.so3_log(answer.rotation)
     return np.asarray(rotvec_rad / max(float(np.linalg.norm(rotvec_rad)), 1e-12))
-
-
-def rotation_sigma_deg(answer: Answer) -> float:
-    """Largest standard deviation of the rotation."""
-    return float(np.degrees(np.sqrt(np.linalg.eigvalsh(answer.rotation_covariance_rad2)[-1])))
 
 
 def distance_m(answer: Answer) -> float:

@@ -43,15 +43,15 @@ def select(overlap: NDArray[np.float64], sides: NDArray[np.intp], limit: int) ->
     return chosen
 
 
-def weakest_link(strength: NDArray[np.float64]) -> NDArray[np.bool_]:
+def weakest_link(strength: NDArray[np.float64]) -> tuple[NDArray[np.bool_], float]:
     """Part the view graph at the weakest link of the strongest path between views 0 and 1.
 
     Args:
         strength: Of the tie between each two views, symmetric (N, N), 0 for none.
 
     Returns:
-        True for the views on view 1's side, (N,). Views tied to neither end by anything stronger are on the
-        side that they are tied to better.
+        True for the views on view 1's side, (N,), and how strong the link is. Views tied to neither end by
+        anything stronger are on the side that they are tied to better.
     """
     views = len(strength)
     reached = np.zeros(views)  # strength of the best path from view 0, by its weakest link
@@ -74,4 +74,4 @@ def weakest_link(strength: NDArray[np.float64]) -> NDArray[np.bool_]:
         while step != 0 and step != weakest:
             step = int(parent[step])
         beyond[view] = step == weakest
-    return beyond
+    return beyond, float(reached[weakest])

@@ -30,20 +30,22 @@ def widest(strength: np.ndarray) -> float:
 @pytest.mark.parametrize("seed", range(12))
 def test_the_cut_is_the_bottleneck_of_the_widest_path(seed: int, views: int) -> None:
     strength = random_graph(seed, views)
-    beyond = weakest_link(strength)
+    beyond, tie = weakest_link(strength)
     assert not beyond[0]
     assert beyond[1]
     across = strength[np.ix_(~beyond, beyond)]
-    assert across.max() == widest(strength)
+    assert across.max() == tie == widest(strength)
 
 
 @given(st.integers(0, 10**6), st.integers(2, 14), st.floats(0.0, 1.0))
 def test_both_ends_are_apart_whatever_the_graph(seed: int, views: int, density: float) -> None:
     strength = random_graph(seed, views, density)
-    beyond = weakest_link(strength)
+    beyond, tie = weakest_link(strength)
     assert beyond.shape == (views,)
     assert (bool(beyond[0]), bool(beyond[1])) == (False, True)
-    np.testing.assert_array_equal(weakest_link(10 * strength), beyond)
+    scaled = weakest_link(10 * strength)
+    np.testing.assert_array_equal(scaled[0], beyond)
+    assert scaled[1] == 10 * tie
 
 
 def test_two_clusters_are_parted_at_the_link_between_them() -> None:
@@ -52,7 +54,9 @@ def test_two_clusters_are_parted_at_the_link_between_them() -> None:
         for a, b in itertools.permutations(group, 2):
             strength[a, b] = 200.0
     strength[3, 4] = strength[4, 3] = 30.0
-    np.testing.assert_array_equal(weakest_link(strength), [False, True, False, False, True, True])
+    beyond, tie = weakest_link(strength)
+    np.testing.assert_array_equal(beyond, [False, True, False, False, True, True])
+    assert tie == 30.0
 
 
 # --- selection
