@@ -18,6 +18,7 @@ pycolmap.logging.minloglevel = int(pycolmap.logging.ERROR)
 HALF_ANGLE = 2.0  # pycolmap's rotation tangent is half the rotation vector (quaternion manifold of Ceres)
 LARGEST_ROUNDING = 1e-6  # a covariance with eigenvalues this far below zero, relatively, is none
 MIN_OBSERVATIONS = 6  # views with fewer are left out
+MAX_ROUNDS = 4  # of refining and dropping what does not fit
 MIN_REDUNDANCY = 12  # residuals beyond the unknowns, below which no covariance is worth its name
 
 
@@ -50,7 +51,7 @@ def adjust(
     if 1 not in T_reference_camera:
         raise NoEstimateError("too few observations to determine the target camera")
     points, tracks = _keep(points, tracks, np.isin(tracks.view, list(T_reference_camera)))
-    for _ in range(2):
+    for _ in range(MAX_ROUNDS):
         model = _model(problem, T_reference_camera, points, tracks)
         adjuster = _adjuster(model, T_reference_camera)
         if not adjuster.solve().is_solution_usable():
