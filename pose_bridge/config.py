@@ -9,6 +9,7 @@ all read them here.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import typing
 from collections.abc import Mapping
@@ -202,8 +203,93 @@ class BridgeConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig(_Checked):
+    """The process that runs the bridge for a robot."""
+
+    python_executable: str = setting("", "interpreter of the worker; empty for the one that starts it")
+    threads: int = setting(0, "threads of the worker; 0 for one less than there are cores", low=0, high=256)
+    nice: int = setting(5, "how far the worker steps back behind other processes", low=0, high=19)
+    start_timeout_s: float = setting(20.0, "time for the worker to come up", low=1.0, high=600.0)
+    heartbeat_s: float = setting(0.5, "time between two signs of life", low=0.05, high=60.0)
+    stall_s: float = setting(
+        10.0, "without a sign of life for so long, the worker is killed and restarted", low=0.5, high=600.0
+    )
+    kill_grace_s: float = setting(
+        5.0, "time that a cancelled step has to end before the worker is killed", low=0.1, high=600.0
+    )
+    restart_delay_s: float = setting(
+        0.5, "pause before a restart; doubles with each failure in a row", low=0.0, high=60.0
+    )
+    max_restart_delay_s: float = setting(30.0, "longest pause before a restart", low=0.0, high=3600.0)
+    memory_gib: float = setting(0.0, "memory that the worker may use; 0 for no limit", low=0.0, high=4096.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyframesConfig(_Checked):
+    """Which pictures of the robot are kept."""
+
+    max_count: int = setting(400, "keyframes in memory; beyond it the most redundant go", low=2, high=100000)
+    min_distance_m: float = setting(
+        0.25, "a picture this far from the last keyframe is a new one", low=0.01, high=100.0
+    )
+    min_turn_deg: float = setting(
+        15.0, "a picture turned by this much against the last keyframe is a new one", low=0.5, high=180.0
+    )
+    min_sharpness: float = setting(
+        0.3, "sharpness below this share of the recent pictures' median is blur", low=0.0, high=1.0
+    )
+    max_clipped: float = setting(
+        0.6, "share of black or white pixels above which a picture is badly exposed", low=0.0, high=1.0
+    )
+    neighbours: int = setting(4, "keyframes around a named one that join it as context", low=0, high=20)
+    stamp_tolerance_s: float = setting(
+        0.05, "a keyframe named by its time may be off by this much", low=0.0, high=10.0
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelocalizeConfig(_Checked):
+    """Finding the robot in its map."""
+
+    budget_s: float = setting(60.0, "time for one search", low=0.1, high=3600.0)
+    attempt_budget_s: float = setting(15.0, "time for one bridge between map and robot", low=0.1, high=3600.0)
+    candidates: int = setting(6, "places in the map that are tried", low=1, high=1000)
+    neighbours: int = setting(5, "map keyframes around each place that join it", low=0, high=20)
+    views: int = setting(12, "newest pictures of the robot that are used", low=1, high=100)
+    min_agreeing: int = setting(
+        2, "attempts with other pictures that must agree before it counts", low=1, high=10
+    )
+    agree_distance_m: float = setting(
+        0.3,
+        "attempts this near to each other agree, if their uncertainty does not say more",
+        low=0.0,
+        high=10.0,
+    )
+    agree_angle_deg: float = setting(
+        5.0,
+        "attempts turned by less than this agree, if their uncertainty does not say more",
+        low=0.0,
+        high=90.0,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoConfig(_Checked):
+    """Bridging in the background."""
+
+    enabled: bool = setting(False, "bridge pairs of keyframes that nothing links yet, when there is time")
+    max_distance_m: float = setting(
+        6.0, "by odometry, keyframes farther apart are not paired", low=0.1, high=1000.0
+    )
+    min_angle_deg: float = setting(
+        30.0, "keyframes that look in directions less apart are not paired", low=0.0, high=180.0
+    )
+    max_waiting: int = setting(100, "pairs that wait at most", low=1, high=100000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """All settings of the bridge."""
+    """All settings, of the bridge and of the robot around it."""
 
     views: ViewsConfig = field(default_factory=ViewsConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
@@ -214,6 +300,10 @@ class Config:
     verification: VerificationConfig = field(default_factory=VerificationConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     bridge: BridgeConfig = field(default_factory=BridgeConfig)
+    worker: WorkerConfig = field(default_factory=WorkerConfig)
+    keyframes: KeyframesConfig = field(default_factory=KeyframesConfig)
+    relocalize: RelocalizeConfig = field(default_factory=RelocalizeConfig)
+    auto: AutoConfig = field(default_factory=AutoConfig)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Config:
@@ -257,6 +347,6 @@ def to_yaml(config: Config) -> str:
             low, high = item.metadata["low"], item.metadata["high"]
             span = f" [{low} to {high}]" if low is not None else ""
             value = getattr(settings, item.name)
-            text = str(value).lower() if isinstance(value, bool) else str(value)
+            text = json.dumps(value)
             lines += [f"  # {item.metadata['description']}{span}", f"  {item.name}: {text}"]
     return "\n".join(lines) + "\n"

@@ -11,11 +11,26 @@ class ErrorCode(IntEnum):
 
     NONE = 0
     UNKNOWN = 10000
+    NOT_ACTIVE = 10001
+    BUSY = 10002
     CANCELED = 10003
+    DEACTIVATED = 10004
     BAD_REQUEST = 10010
     BAD_IMAGE = 10011
     BAD_CAMERA = 10012
+    UNKNOWN_KEYFRAME = 10013
+    MODEL_MISSING = 10020
+    OUT_OF_MEMORY = 10021
+    WORKER_DIED = 10022
+    WORKER_STALLED = 10023
     STORAGE_FAILED = 10024
+    NO_MAP = 10030
+    NO_VIEWS = 10031
+    NO_EXTRINSICS = 10032
+    NOT_LOCALIZED = 10033
+    AMBIGUOUS = 10034
+    NEED_MOTION = 10035
+    STALE = 10036
 
 
 class PoseBridgeError(Exception):
@@ -60,6 +75,66 @@ class CancelledError(PoseBridgeError):
 
 class BudgetSpentError(PoseBridgeError):
     """Give more time: a step was stopped because the time budget ran out."""
+
+
+class UnknownKeyframeError(BadInputError):
+    """Name a keyframe that is in the buffer: this one never was, or has been dropped."""
+
+    code = ErrorCode.UNKNOWN_KEYFRAME
+
+
+class NotActiveError(PoseBridgeError):
+    """Activate the node first."""
+
+    code = ErrorCode.NOT_ACTIVE
+
+
+class BusyError(PoseBridgeError):
+    """Ask again later: as many goals as may wait are waiting."""
+
+    code = ErrorCode.BUSY
+
+
+class DeactivatedError(PoseBridgeError):
+    """Activate the node and ask again: it was deactivated while the goal ran."""
+
+    code = ErrorCode.DEACTIVATED
+
+
+class OutOfMemoryError(PoseBridgeError):
+    """Give the worker more memory, or ask for less: smaller images, fewer views."""
+
+    code = ErrorCode.OUT_OF_MEMORY
+
+
+class WorkerDiedError(PoseBridgeError):
+    """Ask again: the process that answers died and is being restarted; its log says why."""
+
+    code = ErrorCode.WORKER_DIED
+
+
+class WorkerStalledError(PoseBridgeError):
+    """Ask again: the process that answers gave no sign of life and was killed."""
+
+    code = ErrorCode.WORKER_STALLED
+
+
+class NoMapError(PoseBridgeError):
+    """Map first: there is no keyframe with a pose in the map."""
+
+    code = ErrorCode.NO_MAP
+
+
+class NoViewsError(PoseBridgeError):
+    """Let the robot see something: no usable picture came since its odometry last broke."""
+
+    code = ErrorCode.NO_VIEWS
+
+
+class NoExtrinsicsError(PoseBridgeError):
+    """Say where the camera sits on the robot: publish it on tf or set it as a parameter."""
+
+    code = ErrorCode.NO_EXTRINSICS
 
 
 class StorageError(PoseBridgeError):

@@ -276,7 +276,7 @@ def test_as_many_rivals_as_asked_for(scene: tuple[Problem, Estimate]) -> None:
     assert len(found) == 3
 
 
-def test_the_same_answer_again_is_no_rival(scene: tuple[Problem, Estimate]) -> None:
+def test_the_search_for_rivals_goes_past_the_same_answer(scene: tuple[Problem, Estimate]) -> None:
     asked, estimate = scene
     T = rigid.make(rotations.so3_exp([0.0, 0.5, 0.0]), estimate.T_reference_target[:3, 3])
     rival = dataclasses.replace(estimate, T_reference_camera={0: np.eye(4), 1: T})
