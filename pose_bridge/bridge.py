@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pose_bridge import covariance, scale, verification
+from pose_bridge import covariance, gates, scale, verification
 from pose_bridge.config import Config
 from pose_bridge.control import Control
 from pose_bridge.errors import BudgetSpentError, NoEstimateError
@@ -168,6 +168,10 @@ class Bridge:
             metres = scale.unknown(str(error))
         T, matrix = covariance.with_scale(estimate, metres.factor, metres.sigma)
         translation, doubt = covariance.translation(estimate, metres.known, settings)
+        cameras = scaled_cameras(estimate.T_reference_camera, metres.factor)
+        claim = gates.Claim(cameras, matrix, translation)
+        if found := gates.conflict(claim, question, problem, self._config.gates):
+            return Answer.rejected(*found, **known)
         return Answer(
             status=Status.ACCEPTED,
             reason=_shortfall(translation, question.require),
@@ -175,10 +179,7 @@ class Bridge:
             translation=translation,
             scale_source=metres.source,
             scale_sigma=metres.sigma if translation is Translation.METRIC else float("nan"),
-            cameras={
-                problem.views[view].id: camera
-                for view, camera in scaled_cameras(estimate.T_reference_camera, metres.factor).items()
-            },
+            cameras={problem.views[view].id: camera for view, camera in cameras.items()},
             _T_reference_target=T,
             _covariance=matrix,
             _direction_sigma_rad=covariance.direction_sigma_rad(estimate),

@@ -190,6 +190,30 @@ class ScaleConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GatesConfig(_Checked):
+    """What no answer may contradict."""
+
+    max_side_turn_deg: float = setting(
+        5.0, "largest turn of a view against odometry within its side", low=0.1, high=180.0
+    )
+    max_side_shift_m: float = setting(
+        0.25, "largest shift of a view against odometry within its side", low=0.01, high=1000.0
+    )
+    max_tilt_deg: float = setting(
+        4.0,
+        "largest angle between the two sides' up, where both are known to stand upright",
+        low=0.1,
+        high=180.0,
+    )
+    max_height_m: float = setting(
+        0.2, "largest difference in height above a ground that both sides share", low=0.01, high=1000.0
+    )
+    max_prior_sigma: float = setting(
+        4.0, "standard deviations (Mahalanobis) that an answer may be away from a prior", low=0.5, high=1000.0
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BridgeConfig(_Checked):
     """The ladder."""
 
@@ -299,6 +323,7 @@ class Config:
     sfm: SfmConfig = field(default_factory=SfmConfig)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
+    gates: GatesConfig = field(default_factory=GatesConfig)
     bridge: BridgeConfig = field(default_factory=BridgeConfig)
     worker: WorkerConfig = field(default_factory=WorkerConfig)
     keyframes: KeyframesConfig = field(default_factory=KeyframesConfig)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pose_bridge.errors import BadCameraError, BadImageError, BadInputError, NoEstimateError
-from pose_bridge.geometry import rigid
+from pose_bridge.geometry import rigid, uncertainty
 from pose_bridge.geometry.cameras import Camera
 
 
@@ -142,12 +142,32 @@ class View:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Prior:
+    """A guess of the answer: it checks, and never makes an answer accepted by itself.
+
+    Attributes:
+        T_reference_target: (4, 4), metres.
+        covariance: Of (dt, dr), docs/method.md has the model, (6, 6).
+    """
+
+    T_reference_target: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        rigid.rigid(self.T_reference_target)
+        uncertainty.checked(self.covariance)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Question:
     """Where is the target camera, seen from the reference camera?
 
     Attributes:
         reference_context: Real views around the reference; their poses are compared only within this side.
         target_context: Real views around the target, likewise.
+        prior: A guess that the answer is checked against.
+        upright: The frames of both sides' poses have z up, as a map and a robot's odometry do.
+        common_ground: Heights in the two sides' frames are above the same ground.
         require: The ladder climbs until this much is known.
         max_stage: Highest rung to use.
         budget_s: Seconds from the start; None takes the setting `bridge.budget_s`.
@@ -159,6 +179,9 @@ class Question:
     target: View
     reference_context: tuple[View, ...] = ()
     target_context: tuple[View, ...] = ()
+    prior: Prior | None = None
+    upright: bool = False
+    common_ground: bool = False
     require: Require = Require.DIRECTION
     max_stage: Stage = Stage.CONTEXT
     budget_s: float | None = None

@@ -23,7 +23,7 @@ FLOORS = (
     {"photographs"},
     {"features"},
     {"estimators", "generators", "selection", "keyframes"},
-    {"verification", "scale", "covariance", "linking"},
+    {"verification", "scale", "covariance", "gates", "linking"},
     {"bridge"},
     {"__init__"},  # what `from pose_bridge import ...` offers
     {"worker"},

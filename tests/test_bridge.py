@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -17,7 +17,7 @@ import pytest
 
 from pose_bridge import photographs, verification
 from pose_bridge.bridge import Bridge
-from pose_bridge.config import Config, ContextConfig, FeaturesConfig
+from pose_bridge.config import Config, ContextConfig, FeaturesConfig, GatesConfig
 from pose_bridge.control import Control
 from pose_bridge.errors import BadImageError, CancelledError, NoEstimateError
 from pose_bridge.estimators.base import Estimate, Estimator, Problem
@@ -26,6 +26,7 @@ from pose_bridge.geometry.cameras import Camera
 from pose_bridge.views import (
     Answer,
     Evidence,
+    Prior,
     Question,
     Reason,
     Require,
@@ -366,9 +367,101 @@ def test_a_side_that_only_turned_does_not_veto(walk: Walk, bridge: Bridge) -> No
             for view in question.target_context
         ),
     )
-    answer = bridge.answer(turned)
+    assert bridge.answer(turned).reason is Reason.ODOMETRY_CONFLICT  # the pictures say that it moved
+    lenient = Bridge(dataclasses.replace(QUICK, gates=GatesConfig(max_side_shift_m=1000.0)))
+    answer = lenient.answer(turned)
     assert_right(answer, walk.T(*BRIDGED))
     assert_length(answer, walk.T(*BRIDGED))
+
+
+# --- gates: what else is known must not be contradicted
+
+
+def in_frame(question: Question, T_new_old: np.ndarray) -> Question:
+    """The question with the target's side in another frame."""
+
+    def moved(view: View) -> View:
+        return dataclasses.replace(view, T_side_camera=T_new_old @ view.T_side_camera)
+
+    return dataclasses.replace(
+        question, target=moved(question.target), target_context=tuple(map(moved, question.target_context))
+    )
+
+
+@pytest.mark.parametrize(
+    ("T_new_old", "reason"),
+    [
+        (rigid.make(rotations.so3_exp([0.0, 0.0, 2.0]), [3.0, -1.0, 0.0]), Reason.NONE),
+        (rigid.make(rotations.so3_exp([0.0, 0.2, 0.0]), np.zeros(3)), Reason.GRAVITY_CONFLICT),
+        (rigid.make(np.eye(3), [0.0, 0.0, 1.0]), Reason.GRAVITY_CONFLICT),
+    ],
+    ids=["turned about the vertical", "tilted", "above the ground"],
+)
+def test_gravity_and_ground(walk: Walk, bridge: Bridge, T_new_old: np.ndarray, reason: Reason) -> None:
+    """A frame of its own is fine for a side, as long as up stays up and the ground stays where it was."""
+    question = in_frame(walk.bridged(require=Require.METRIC), T_new_old)
+    answer = bridge.answer(dataclasses.replace(question, upright=True, common_ground=True))
+    assert answer.reason is reason, answer.reason_text
+    if reason is Reason.NONE:
+        assert_right(answer, walk.T(*BRIDGED))
+    else:
+        assert_no_pose(answer)
+        assert_right(bridge.answer(question), walk.T(*BRIDGED))  # nobody said that the frames are upright
+
+
+def test_a_prior_checks(walk: Walk, bridge: Bridge) -> None:
+    T_true = walk.T(*GOOD)
+    covariance = np.diag([0.3**2] * 3 + [np.radians(3.0) ** 2] * 3)
+    near = Prior(T_reference_target=T_true, covariance=covariance)
+    assert_right(bridge.answer(walk.question(*GOOD, prior=near)), T_true)
+    T_far = rigid.make(T_true[:3, :3] @ rotations.so3_exp([0.0, 0.5, 0.0]), T_true[:3, 3])
+    answer = bridge.answer(walk.question(*GOOD, prior=Prior(T_reference_target=T_far, covariance=covariance)))
+    assert_no_pose(answer)
+    assert answer.reason is Reason.ODOMETRY_CONFLICT
+
+
+# --- the ladder
+
+
+class Rungs(Bridge):
+    """A bridge whose rungs find these answers."""
+
+    def __init__(self, *answers: Answer) -> None:
+        super().__init__()
+        self.answers, self.asked = answers, 0
+
+    def _climb(self, question: Question, control: Control) -> Iterator[Answer]:
+        for answer in self.answers:
+            self.asked += 1
+            yield answer
+
+
+def with_sigma(answer: Answer, sigma_deg: float, turned_deg: float = 0.0) -> Answer:
+    T, covariance = answer._numbers()
+    R = rotations.so3_exp(np.radians([0.0, turned_deg, 0.0])) @ T[:3, :3]
+    changed = covariance.copy()
+    changed[3:, 3:] = np.radians(sigma_deg) ** 2 * np.eye(3)
+    return dataclasses.replace(answer, _covariance=changed, _T_reference_target=rigid.make(R, T[:3, 3]))
+
+
+def test_it_climbs_until_the_rotation_is_known_well(walk: Walk, good: Answer) -> None:
+    rough, fine = with_sigma(good, 0.6), with_sigma(good, 0.1)
+    for answers, used, sigma_deg in [
+        ((fine, rough), 1, 0.1),
+        ((rough, fine), 2, 0.1),
+        ((rough, with_sigma(good, 0.9)), 2, 0.6),  # a worse one later does not replace it
+        ((rough, Answer.rejected(Reason.NO_OVERLAP, "nothing")), 2, 0.6),
+    ]:
+        rungs = Rungs(*answers)
+        answer = rungs.answer(walk.question(*GOOD))
+        assert rungs.asked == used
+        assert np.degrees(answer.rotation_sigma_rad) == pytest.approx(sigma_deg)
+
+
+def test_two_good_answers_that_differ_are_none(walk: Walk, good: Answer) -> None:
+    answer = Rungs(with_sigma(good, 0.6), with_sigma(good, 0.1, turned_deg=8.0)).answer(walk.question(*GOOD))
+    assert_no_pose(answer)
+    assert answer.reason is Reason.INCONSISTENT
 
 
 # --- never a pose
