@@ -284,13 +284,13 @@ class FeatureStore:
 
     def __init__(self, settings: FeaturesConfig, views: ViewsConfig) -> None:
         self.settings = settings
-        self._views = views
+        self.views = views
         self._features: Once[Features] = Once(2 * settings.cache_views)
         self._matches: Once[NDArray[np.intp]] = Once(20 * settings.cache_views)
 
     def accepts(self, view: View) -> bool:
         """Whether the picture is large enough to have features."""
-        return min(view.image.shape[:2]) >= self._views.min_side_px
+        return min(view.image.shape[:2]) >= self.views.min_side_px
 
     def features(self, view: View, *, wide: bool = False) -> Features:
         """Return the view's features; extracted at the first call.
@@ -300,12 +300,12 @@ class FeatureStore:
         """
         if wide:
             return self._features.get(
-                (view.fingerprint, True), lambda: extract(view, self.settings, self._views, wide=True)
+                (view.fingerprint, True), lambda: extract(view, self.settings, self.views, wide=True)
             )
         if self._features.has((view.fingerprint, True)):  # holds the plain ones as its beginning
             return self.features(view, wide=True)
         return self._features.get(
-            (view.fingerprint, False), lambda: extract(view, self.settings, self._views, wide=False)
+            (view.fingerprint, False), lambda: extract(view, self.settings, self.views, wide=False)
         )
 
     def matches(self, a: View, b: View, *, wide: bool = False) -> NDArray[np.intp]:

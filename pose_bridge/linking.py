@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from pose_bridge.keyframes import selection
 from pose_bridge.views import Question, View
 
 HOPELESS = 8  # pairs across the gap that are tried before nothing at all is taken for an answer
+PREVIEW_FEATURES = 300  # per view tell which of many views see the same
 BATCH = 4  # pairs that are matched before the weakest link is looked for again
 
 
@@ -29,6 +31,8 @@ class Linker:
     def __init__(self, settings: ContextConfig, features: FeatureStore, verifier: PairVerifier) -> None:
         self._settings = settings
         self._store = features
+        few = dataclasses.replace(features.settings, max_features=PREVIEW_FEATURES)
+        self._preview = FeatureStore(few, features.views)
         self._verifier = verifier
 
     def pair(self, question: Question, control: Control) -> Problem:
@@ -80,11 +84,11 @@ class Linker:
         control.check()
         views = sorted({view for pair in pairs for view in pair})
         features = list(problem.features)
-        extracted = self._extract([problem.views[view] for view in views], True, control)
+        extracted = _extract(self._store, [problem.views[view] for view in views], True, control)
         for view, more in zip(views, extracted, strict=True):
             features[view] = more
         matches = dict(problem.matches)
-        matches.update(zip(pairs, self._match(problem.views, pairs, True, control), strict=True))
+        matches.update(zip(pairs, _match(self._store, problem.views, pairs, True, control), strict=True))
         return Problem(problem.views, tuple(features), matches, problem.sides, problem.seed)
 
     def _selected(self, views: list[View], sides: list[int], seed: int, control: Control) -> Problem:
@@ -95,44 +99,56 @@ class Linker:
             for index, view in enumerate(views)
             if index < 2 or (first[view.fingerprint] == index and self._store.accepts(view))
         ]
-        problem = self._problem([views[i] for i in keep], [sides[i] for i in keep], seed, control)
-        if len(keep) <= self._settings.max_views:
-            return problem
-        chosen = selection.select(_overlap(problem), np.array(problem.sides), self._settings.max_views)
-        return self._problem(
-            [problem.views[i] for i in chosen], [problem.sides[i] for i in chosen], seed, control
-        )
+        if len(keep) > self._settings.max_views:
+            preview = self._matched(
+                self._preview, [views[i] for i in keep], [sides[i] for i in keep], seed, control
+            )
+            chosen = selection.select(_overlap(preview), np.array(preview.sides), self._settings.max_views)
+            keep = [keep[i] for i in chosen]
+        return self._problem([views[i] for i in keep], [sides[i] for i in keep], seed, control)
 
     def _problem(self, views: Sequence[View], sides: Sequence[int], seed: int, control: Control) -> Problem:
+        return self._matched(self._store, views, sides, seed, control)
+
+    def _matched(
+        self, store: FeatureStore, views: Sequence[View], sides: Sequence[int], seed: int, control: Control
+    ) -> Problem:
+        """All views, each matched with each."""
         control.check()
-        features = self._extract(views, False, control)
+        features = _extract(store, views, False, control)
         pairs = list(combinations(range(len(views)), 2))
-        matches = dict(zip(pairs, self._match(views, pairs, False, control), strict=True))
+        matches = dict(zip(pairs, _match(store, views, pairs, False, control), strict=True))
         return Problem(tuple(views), tuple(features), matches, tuple(sides), seed)
-
-    def _extract(self, views: Sequence[View], wide: bool, control: Control) -> list[Features]:
-        def one(view: View) -> Features:
-            control.check()
-            return self._store.features(view, wide=wide)
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return list(pool.map(one, views))
-
-    def _match(
-        self, views: Sequence[View], pairs: Sequence[tuple[int, int]], wide: bool, control: Control
-    ) -> list[Indices]:
-        def one(pair: tuple[int, int]) -> Indices:
-            control.check()
-            return self._store.matches(views[pair[0]], views[pair[1]], wide=wide)
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return list(pool.map(one, pairs))
 
     def _strength(self, problem: Problem, control: Control) -> NDArray[np.float64]:
         strength = np.zeros((len(problem.views),) * 2)
         for pair, geometry in self._verifier.verify(problem, control).items():
             strength[pair] = strength[pair[::-1]] = len(geometry.inlier_matches)
         return strength
+
+
+def _extract(store: FeatureStore, views: Sequence[View], wide: bool, control: Control) -> list[Features]:
+    def one(view: View) -> Features:
+        control.check()
+        return store.features(view, wide=wide)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(one, views))
+
+
+def _match(
+    store: FeatureStore,
+    views: Sequence[View],
+    pairs: Sequence[tuple[int, int]],
+    wide: bool,
+    control: Control,
+) -> list[Indices]:
+    def one(pair: tuple[int, int]) -> Indices:
+        control.check()
+        return store.matches(views[pair[0]], views[pair[1]], wide=wide)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(one, pairs))
 
 
 def _spread(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:

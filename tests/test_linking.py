@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from pose_bridge import linking
 from pose_bridge.config import Config, ContextConfig, FeaturesConfig
 from pose_bridge.control import Control
 from pose_bridge.errors import BudgetSpentError, CancelledError
@@ -144,6 +145,22 @@ def test_a_strong_link_is_left_alone(matched_wide: set[tuple[str, str]]) -> None
     assert not matched_wide
     linker(wide_pairs=8, strong_link=8).context(asked(LEFT, RIGHT[:1]), Control())
     assert matched_wide  # from v3 to v8 nothing leads
+
+
+def test_a_gap_that_nothing_crosses_is_not_matched_for_ever(matched_wide: set[tuple[str, str]]) -> None:
+    elsewhere = [
+        dataclasses.replace(at(step), id=f"e{step}", image=np.ascontiguousarray(255 - at(step).image[::-1]))
+        for step in (3, 4, 5, 6)
+    ]
+    question = Question(
+        reference=at(0),
+        target=elsewhere[0],
+        reference_context=(at(1), at(2), at(3)),
+        target_context=tuple(elsewhere[1:]),
+    )
+    linker(wide_pairs=16).context(question, Control())
+    assert {b for a, b in matched_wide if a[0] != b[0]}
+    assert len(matched_wide) <= linking.HOPELESS
 
 
 def test_keypoints_keep_their_numbers_when_tilts_are_added() -> None:
