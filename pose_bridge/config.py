@@ -249,6 +249,20 @@ class WorkerConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OdometryConfig(_Checked):
+    """What the robot's odometry may report, and for how long it is remembered."""
+
+    history_s: float = setting(60.0, "reports older than this are forgotten", low=1.0, high=3600.0)
+    max_gap_s: float = setting(
+        0.5, "between two reports farther apart in time, the pose is unknown", low=0.01, high=60.0
+    )
+    max_speed_m_s: float = setting(3.0, "a report that is farther away is a break", low=0.01, high=100.0)
+    max_turn_deg_s: float = setting(360.0, "a report that is turned more is a break", low=1.0, high=10000.0)
+    slack_m: float = setting(0.1, "distance that is no break, however short the time", low=0.0, high=10.0)
+    slack_deg: float = setting(5.0, "turn that is no break, however short the time", low=0.0, high=180.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyframesConfig(_Checked):
     """Which pictures of the robot are kept."""
 
@@ -326,6 +340,7 @@ class Config:
     gates: GatesConfig = field(default_factory=GatesConfig)
     bridge: BridgeConfig = field(default_factory=BridgeConfig)
     worker: WorkerConfig = field(default_factory=WorkerConfig)
+    odometry: OdometryConfig = field(default_factory=OdometryConfig)
     keyframes: KeyframesConfig = field(default_factory=KeyframesConfig)
     relocalize: RelocalizeConfig = field(default_factory=RelocalizeConfig)
     auto: AutoConfig = field(default_factory=AutoConfig)

@@ -20,7 +20,7 @@ FLOORS = (
     {"control"},
     {"geometry"},
     {"views"},
-    {"photographs"},
+    {"photographs", "odometry"},
     {"features"},
     {"estimators", "generators", "selection", "keyframes"},
     {"verification", "scale", "covariance", "gates", "linking"},

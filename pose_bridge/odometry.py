@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Odometry as a robot reports it: where the base was when a picture was taken, and when the track broke."""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pose_bridge.config import OdometryConfig
+from pose_bridge.geometry import distances, rigid
+
+NS = 1e9
+
+
+@dataclass(frozen=True, eq=False)
+class BasePose:
+    """Where the base was by odometry.
+
+    Attributes:
+        T_odom_base: (4, 4), metric; comparable only with poses of the same epoch.
+        epoch: Number of the unbroken stretch of odometry.
+    """
+
+    T_odom_base: NDArray[np.float64]
+    epoch: int
+
+
+class Odometry:
+    """The newest stretch of odometry, and the breaks between stretches; for as many threads as like to ask.
+
+    A break is a jump that no robot makes, a clock that goes back, or somebody's word (`break_off`).
+    """
+
+    def __init__(self, settings: OdometryConfig) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._stamps_ns: list[int] = []
+        self._poses: list[BasePose] = []
+        self._epoch = 0
+
+    @property
+    def epoch(self) -> int:
+        """Number of the stretch that now grows."""
+        with self._lock:
+            return self._epoch
+
+    @property
+    def newest(self) -> tuple[int, BasePose] | None:
+        """Stamp and pose of the last report of this epoch; None before there is one."""
+        with self._lock:
+            if not self._poses or self._poses[-1].epoch != self._epoch:
+                return None
+            return self._stamps_ns[-1], self._poses[-1]
+
+    def add(self, stamp_ns: int, T_odom_base: NDArray[np.float64]) -> str:
+        """Take one report.
+
+        Returns:
+            Why it breaks with what came before; empty if it does not.
+
+        Raises:
+            BadInputError: Not a rigid transform.
+        """
+        T_odom_base = rigid.rigid(T_odom_base)
+        with self._lock:
+            broke = self._break_between(stamp_ns, T_odom_base)
+            if broke:
+                self._epoch += 1
+            if self._stamps_ns and stamp_ns <= self._stamps_ns[-1]:
+                if self._poses[-1].epoch == self._epoch:
+                    return ""  # came late, and newer ones are there
+                self._stamps_ns, self._poses = [], []  # by another clock
+            self._stamps_ns.append(stamp_ns)
+            self._poses.append(BasePose(T_odom_base, self._epoch))
+            self._forget(stamp_ns)
+        return broke
+
+    def break_off(self) -> None:
+        """Start a new epoch: the robot was moved, or odometry was reset."""
+        with self._lock:
+            self._epoch += 1
+
+    def at(self, stamp_ns: int) -> BasePose | None:
+        """Return where the base was, between two reports that are near enough in time.
+
+        None where it is not known: too old, too new (a report may yet come), in a gap or across a break.
+        """
+        with self._lock:
+            after = bisect.bisect_left(self._stamps_ns, stamp_ns)
+            if after < len(self._stamps_ns) and self._stamps_ns[after] == stamp_ns:
+                return self._poses[after]
+            if after == 0 or after == len(self._stamps_ns):
+                return None
+            (start_ns, end_ns), (a, b) = (
+                self._stamps_ns[after - 1 : after + 1],
+                self._poses[after - 1 : after + 1],
+            )
+        if a.epoch != b.epoch or end_ns - start_ns > self._settings.max_gap_s * NS:
+            return None
+        fraction = (stamp_ns - start_ns) / (end_ns - start_ns)
+        return BasePose(rigid.interpolate(a.T_odom_base, b.T_odom_base, fraction), a.epoch)
+
+    def _break_between(self, stamp_ns: int, T_odom_base: NDArray[np.float64]) -> str:
+        if not self._poses or self._poses[-1].epoch != self._epoch:
+            return ""
+        passed_s = (stamp_ns - self._stamps_ns[-1]) / NS
+        if passed_s < -self._settings.max_gap_s:
+            return f"the clock went back by {-passed_s:.2f} s"
+        T_last_now = rigid.relative(self._poses[-1].T_odom_base, T_odom_base)
+        moved_m = float(np.linalg.norm(T_last_now[:3, 3]))
+        turned_deg = distances.rotation_error_deg(np.eye(3), T_last_now[:3, :3])
+        passed_s = max(passed_s, 0.0)
+        if moved_m > self._settings.slack_m + self._settings.max_speed_m_s * passed_s:
+            return f"odometry jumped by {moved_m:.2f} m in {passed_s:.2f} s"
+        if turned_deg > self._settings.slack_deg + self._settings.max_turn_deg_s * passed_s:
+            return f"odometry turned by {turned_deg:.0f} degrees in {passed_s:.2f} s"
+        return ""
+
+    def _forget(self, now_ns: int) -> None:
+        old = bisect.bisect_left(self._stamps_ns, now_ns - int(self._settings.history_s * NS))
+        del self._stamps_ns[:old], self._poses[:old]
