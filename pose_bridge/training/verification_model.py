@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fits the verification's probability model on simulated scenes.
 
-    python -m pose_bridge.training.verification_model --scenes 500 --output
+    python -m pose_bridge.training.verification_model --output
     pose_bridge/verification_model.json
 
 Every scene is answered by the real estimators of the three rungs; each candidate, rivals included, is one
 row: its evidence, and whether it is correct. One logistic regression per rung, wrong candidates weighted to
-`--wrong-share`. Real photographs are for testing the model, never for fitting it.
+`WRONG_SHARE`. Real photographs are for testing the model, never for fitting it.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ SIGN = {
     "rival_patches": -1,
 }
 RIDGE = 1e-2
+# The share of wrong candidates that a rung is judged for. Two views that share little are what the package is
+# for, and an essential matrix is found between any two: half of the direct rung's candidates are taken as wrong.
+WRONG_SHARE = {"direct": 0.5, "register": 0.25, "context": 0.25}
 MIN_STD = 1e-3
 CORRECT_ROTATION_DEG = 5.0  # docs/method.md: correct
 CORRECT_DIRECTION_DEG = 15.0
@@ -111,6 +114,7 @@ def fit(rows: list[tuple[dict[str, float], bool]], wrong_share: float) -> dict[s
     bounds = [(None, None)] + [(0, None) if SIGN[name] > 0 else (None, 0) for name in names]
     solved = minimize(loss, np.zeros(len(names) + 1), method="L-BFGS-B", bounds=bounds)
     return {
+        "wrong_share": wrong_share,
         "candidates": len(rows),
         "right": int(right.sum()),
         "intercept": round(float(solved.x[0]), 4),
@@ -146,11 +150,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scenes", type=int, default=500, help="simulated questions")
+    parser.add_argument("--scenes", type=int, default=1500, help="simulated questions")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument(
-        "--wrong-share", type=float, default=0.25, help="share of wrong candidates the model is for"
-    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path, default=verification.MODEL_FILE)
     parser.add_argument(
@@ -164,12 +165,9 @@ def main() -> None:
     rows = list(collect(seeds, args.workers, args.rows))
     model = {
         "fitted_on": f"{args.scenes} simulated point scenes from seed {args.first_seed}",
-        "wrong_share": args.wrong_share,
         "stages": {
-            stage: fit(
-                [(features, label) for name, features, label in rows if name == stage], args.wrong_share
-            )
-            for stage in ("direct", "register", "context")
+            stage: fit([(features, label) for name, features, label in rows if name == stage], share)
+            for stage, share in WRONG_SHARE.items()
         },
     }
     args.output.write_text(json.dumps(model, indent=1) + "\n")
