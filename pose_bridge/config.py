@@ -241,11 +241,20 @@ class WorkerConfig(_Checked):
     kill_grace_s: float = setting(
         5.0, "time that a cancelled step has to end before the worker is killed", low=0.1, high=600.0
     )
+    overdue_s: float = setting(
+        30.0,
+        "without an answer for so long after its budget ran out, the worker is killed",
+        low=1.0,
+        high=3600.0,
+    )
     restart_delay_s: float = setting(
         0.5, "pause before a restart; doubles with each failure in a row", low=0.0, high=60.0
     )
     max_restart_delay_s: float = setting(30.0, "longest pause before a restart", low=0.0, high=3600.0)
     memory_gib: float = setting(0.0, "memory that the worker may use; 0 for no limit", low=0.0, high=4096.0)
+    cache_mib: int = setting(
+        256, "memory for pictures that the worker keeps for the next question", low=0, high=65536
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

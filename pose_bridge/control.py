@@ -47,6 +47,11 @@ class Control:
         """Seconds left, infinite without a budget."""
         return self._budget_s - self.elapsed_s
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether the caller wants it to stop."""
+        return self._cancelled.is_set()
+
     def check(self) -> None:
         """Return if there is time and nobody cancelled.
 
@@ -54,7 +59,7 @@ class Control:
             CancelledError: The caller cancelled.
             BudgetSpentError: The budget ran out.
         """
-        if self._cancelled.is_set():
+        if self.cancelled:
             raise CancelledError("cancelled by the caller")
         if self.remaining_s <= 0:
             raise BudgetSpentError(f"the budget of {self._budget_s:g} s ran out")
@@ -62,6 +67,10 @@ class Control:
     def step(self, what: str) -> None:
         """Say what comes next, and `check`."""
         self.check()
+        self.say(what)
+
+    def say(self, what: str) -> None:
+        """Say what is being done."""
         if self._on_progress is not None:
             self._on_progress(what)
 

@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The robot's side: a bridge that looks like any other, but runs in a process that may die."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import closing
+from enum import Enum
+
+from pose_bridge.config import Config
+from pose_bridge.control import Control
+from pose_bridge.errors import (
+    CancelledError,
+    DeactivatedError,
+    NotActiveError,
+    OutOfMemoryError,
+    PoseBridgeError,
+    WorkerDiedError,
+    WorkerStalledError,
+)
+from pose_bridge.views import Answer, Question
+from pose_bridge.worker import protocol, questions
+from pose_bridge.worker.process import WorkerProcess
+from pose_bridge.worker.protocol import Message, ProtocolError
+
+log = logging.getLogger(__name__)
+
+_TICK_S = 0.02  # how often a caller who waits looks whether it was cancelled
+
+
+class WorkerState(Enum):
+    """What the worker is doing."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    BUSY = "busy"
+    RESTARTING = "restarting"
+
+
+class _Errand:
+    """One question on its way; steps, better answers and at last the end come back into `inbox`."""
+
+    def __init__(self, number: int, question: Question, budget_s: float) -> None:
+        self.number = number
+        self.question = question
+        self.budget_s = budget_s
+        self.asked_s = time.monotonic()
+        self.inbox: queue.SimpleQueue[str | Answer | _End] = queue.SimpleQueue()
+        self.sent_in_full = False
+        self.deadline_s = math.inf
+        self.overdue = ""
+
+    def must_end(self, within_s: float, otherwise: str) -> None:
+        """Give the worker so much time from now on, or less if it had less."""
+        deadline_s = time.monotonic() + within_s
+        if deadline_s < self.deadline_s:
+            self.deadline_s, self.overdue = deadline_s, otherwise
+
+
+class _End:
+    """The answer, or why there is none."""
+
+    def __init__(self, outcome: Answer | PoseBridgeError) -> None:
+        self._outcome = outcome
+
+    def result(self) -> Answer:
+        if isinstance(self._outcome, PoseBridgeError):
+            raise self._outcome
+        return self._outcome
+
+
+class WorkerClient:
+    """Keeps a worker running from `start` to `stop`; threads that ask at the same time wait in turn.
+
+    Args:
+        config: Settings of the worker and of the bridge in it.
+        on_state: Called with each new state, from any thread; must not block.
+    """
+
+    def __init__(self, config: Config, on_state: Callable[[WorkerState], None] | None = None) -> None:
+        self._config = config
+        self._settings = config.worker
+        self._on_state = on_state
+        self._numbers = itertools.count(1)
+        self._changed = threading.Condition()  # guards what follows
+        self._state = WorkerState.STOPPED
+        self._since_s = time.monotonic()
+        self._restarts = 0
+        self._failure = ""
+        self._failures_in_a_row = 0
+        self._stopping = False
+        self._supervisor: threading.Thread | None = None
+        self._process: WorkerProcess | None = None
+        self._sent = questions.Recent[None](self._settings.cache_mib * 2**20)
+        self._waiting: deque[_Errand] = deque()
+        self._running: _Errand | None = None
+
+    @property
+    def state(self) -> WorkerState:
+        """What the worker is doing."""
+        return self._state
+
+    @property
+    def restarts(self) -> int:
+        """How often the worker failed and had to be restarted."""
+        return self._restarts
+
+    @property
+    def last_failure(self) -> str:
+        """Why it failed last; empty if it never did."""
+        return self._failure
+
+    @property
+    def pid(self) -> int | None:
+        """Number of the worker's process while there is one."""
+        process = self._process
+        return None if process is None else process.pid
+
+    def __enter__(self) -> WorkerClient:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the worker, if it is not running, and return once it can be asked.
+
+        Raises:
+            WorkerDiedError: It did not come up; the message has its last words.
+        """
+        with self._changed:
+            if self._supervisor is None:
+                self._stopping, self._failures_in_a_row = False, 0
+                self._enter(WorkerState.STARTING)
+                # Outlives every worker: a process may be tied to the thread that began it.
+                self._supervisor = threading.Thread(target=self._supervise, name="worker", daemon=True)
+                self._supervisor.start()
+            self._changed.wait_for(lambda: self._state is not WorkerState.STARTING)
+            if self._state is WorkerState.STOPPED:
+                raise WorkerDiedError(self._failure or "the worker was stopped before it was up")
+
+    def stop(self) -> None:
+        """End the worker at once; a question that it works on ends with DeactivatedError."""
+        with self._changed:
+            supervisor = self._supervisor
+            if supervisor is None:
+                return
+            self._stopping = True
+            if self._process is not None:
+                self._process.kill()
+            self._changed.notify_all()
+        supervisor.join()
+
+    def answer(self, question: Question, control: Control | None = None) -> Answer:
+        """Say where the target camera is, as `Bridge.answer` does.
+
+        The budget starts when the worker takes the question, not while others are answered or the worker
+        is being restarted.
+
+        Raises:
+            BadInputError: A view cannot be used at all, or the images are too large.
+            CancelledError: The caller cancelled; the worker may still finish its step.
+            NotActiveError: `start` was not called.
+            DeactivatedError: `stop` was called meanwhile.
+            WorkerDiedError, WorkerStalledError, OutOfMemoryError: The worker failed and is being restarted,
+                or could not be restarted for as long as the budget.
+        """
+        control = control or Control()
+        budget_s = self._config.bridge.budget_s if question.budget_s is None else question.budget_s
+        errand = _Errand(next(self._numbers), question, budget_s)
+        if self._state is WorkerState.STOPPED:
+            raise NotActiveError("no worker is running; start it first")
+        self._wait_for_turn(errand, control)
+        control.start(budget_s)
+        try:
+            return _follow(errand, control)
+        finally:
+            self._leave(errand)
+
+    def _wait_for_turn(self, errand: _Errand, control: Control) -> None:
+        with self._changed:
+            self._waiting.append(errand)
+            try:
+                while self._state is not WorkerState.READY or self._waiting[0] is not errand:
+                    _check_cancelled(control)
+                    self._check_up(errand)
+                    self._changed.wait(_TICK_S)
+                _check_cancelled(control)
+                self._ask(errand)
+            finally:
+                self._waiting.remove(errand)
+                self._changed.notify_all()
+
+    def _check_up(self, errand: _Errand) -> None:
+        if self._state is WorkerState.STOPPED:
+            raise DeactivatedError("the worker was stopped while the question waited")
+        if self._state is WorkerState.RESTARTING:
+            down_s = time.monotonic() - max(self._since_s, errand.asked_s)
+            if down_s > errand.budget_s:
+                raise WorkerDiedError(f"the worker could not be restarted in {down_s:.1f} s: {self._failure}")
+
+    def _ask(self, errand: _Errand) -> None:
+        self._send_question(errand)
+        errand.must_end(
+            errand.budget_s + self._settings.overdue_s,
+            f"the worker was killed: no answer {self._settings.overdue_s:g} s after the budget ran out",
+        )
+        self._running = errand
+        self._enter(WorkerState.BUSY)
+
+    def _send_question(self, errand: _Errand) -> None:
+        assert self._process is not None
+        body = questions.to_body(errand.question, self._sent)
+        self._process.send(Message("question", errand.number, body))
+
+    def _leave(self, errand: _Errand) -> None:
+        """Tell the worker, if it still works for a caller who is gone."""
+        with self._changed:
+            if self._running is errand and self._process is not None:
+                grace_s = self._settings.kill_grace_s
+                errand.must_end(
+                    grace_s, f"the worker was killed: a cancelled step did not end in {grace_s:g} s"
+                )
+                self._process.send(Message("cancel", errand.number))
+
+    def _supervise(self) -> None:
+        """Start the worker, and again whenever it failed."""
+        while not self._stopping:
+            try:
+                with closing(WorkerProcess(self._settings)) as process:
+                    self._launch(process)
+                    self._listen(process)
+            except Exception as error:
+                self._failed(_failure(error))
+        with self._changed:
+            self._supervisor = None
+            self._enter(WorkerState.STOPPED)
+
+    def _launch(self, process: WorkerProcess) -> None:
+        with self._changed:
+            self._process = process
+            if self._stopping:
+                process.kill()
+        hello = {
+            "version": protocol.VERSION,
+            "config": self._config.to_dict(),
+            "log_level": log.getEffectiveLevel(),
+        }
+        process.send(Message("hello", body=hello))
+        try:
+            reply = process.receive(self._settings.start_timeout_s)
+        except WorkerStalledError as error:
+            raise WorkerDiedError(
+                f"the worker did not come up in {self._settings.start_timeout_s:g} s ({process.close()})"
+            ) from error
+        if reply.kind != "ready" or reply.body != protocol.VERSION:
+            raise WorkerDiedError(
+                f"the worker says {reply.kind} {reply.body!r}, not ready {protocol.VERSION}; "
+                "it runs another version of pose_bridge"
+            )
+        with self._changed:
+            self._sent.clear()
+            self._enter(WorkerState.READY)
+        log.info("worker %d is up", process.pid)
+
+    def _listen(self, process: WorkerProcess) -> None:
+        while True:
+            message = process.receive(self._settings.stall_s)
+            with self._changed:
+                if message.kind != "alive":
+                    self._take(message)
+                if self._running is not None and time.monotonic() > self._running.deadline_s:
+                    raise WorkerStalledError(self._running.overdue)
+
+    def _take(self, message: Message) -> None:
+        errand = self._running
+        if errand is None or message.number != errand.number:
+            raise ProtocolError(f"{message.kind} of errand {message.number}, which is not running")
+        if message.kind == "step":
+            errand.inbox.put(protocol.expect(message.body, str))
+        elif message.kind == "better":
+            errand.inbox.put(protocol.expect(message.body, Answer))
+        elif message.kind == "answer":
+            self._finish(protocol.expect(message.body, Answer))
+        elif message.kind == "error":
+            self._take_error(message)
+        elif message.kind == "missing" and not errand.sent_in_full:
+            errand.sent_in_full = True
+            self._sent.clear()
+            self._send_question(errand)
+        else:
+            raise ProtocolError(f"unexpected {message.kind}")
+
+    def _take_error(self, message: Message) -> None:
+        error, details = protocol.error_of(message.body)
+        if details:
+            log.error("in the worker: %s", details)
+        if isinstance(error, OutOfMemoryError):
+            raise error  # what it holds may be what fills the memory
+        self._finish(error)
+
+    def _finish(self, outcome: Answer | PoseBridgeError) -> None:
+        """End the running errand; the worker is ready for the next."""
+        self._end_errand(outcome)
+        self._failures_in_a_row = 0
+        self._enter(WorkerState.READY)
+
+    def _end_errand(self, outcome: Answer | PoseBridgeError) -> None:
+        if self._running is not None:
+            self._running.inbox.put(_End(outcome))
+            self._running = None
+
+    def _failed(self, failure: PoseBridgeError) -> None:
+        """Tell the caller, and wait until it is time for a restart."""
+        with self._changed:
+            self._process = None
+            if self._stopping:
+                self._end_errand(DeactivatedError("the worker was stopped while it worked on the question"))
+                return
+            self._end_errand(failure)
+            self._failure = str(failure)
+            if self._state is WorkerState.STARTING:
+                self._stopping = True
+                return
+            log.warning("restarting the worker: %s", failure)
+            self._restarts += 1
+            self._enter(WorkerState.RESTARTING)
+            self._changed.wait_for(lambda: self._stopping, self._pause_s())
+
+    def _pause_s(self) -> float:
+        """Before the next restart; longer with each failure that no answer came between."""
+        doublings = min(self._failures_in_a_row, 16)
+        self._failures_in_a_row += 1
+        return min(self._settings.restart_delay_s * 2**doublings, self._settings.max_restart_delay_s)
+
+    def _enter(self, state: WorkerState) -> None:
+        if state is self._state:
+            return
+        self._state, self._since_s = state, time.monotonic()
+        self._changed.notify_all()
+        if self._on_state is not None:
+            self._on_state(state)
+
+
+def _follow(errand: _Errand, control: Control) -> Answer:
+    """Pass on what the worker says until the errand ends."""
+    while True:
+        _check_cancelled(control)
+        try:
+            event = errand.inbox.get(timeout=_TICK_S)
+        except queue.Empty:
+            continue
+        if isinstance(event, str):
+            control.say(event)
+        elif isinstance(event, Answer):
+            control.better(event)
+        else:
+            return event.result()
+
+
+def _check_cancelled(control: Control) -> None:
+    if control.cancelled:
+        raise CancelledError("cancelled by the caller")
+
+
+def _failure(error: Exception) -> PoseBridgeError:
+    """What to tell the caller whose question ended with the worker."""
+    if isinstance(error, PoseBridgeError):
+        return error
+    if isinstance(error, ProtocolError):
+        return WorkerDiedError(f"the worker was killed: it does not keep to the protocol ({error})")
+    log.error("unexpected error beside the worker", exc_info=error)
+    return WorkerDiedError(f"the worker was killed: unexpected {type(error).__name__}: {error}")
