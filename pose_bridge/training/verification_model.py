@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fits the verification's probability model on simulated scenes.
 
-    python -m pose_bridge.training.verification_model --output
-    pose_bridge/verification_model.json
+    python -m pose_bridge.training.verification_model
 
 Every scene is answered by the real estimators of the three rungs; each candidate, rivals included, is one
 row: its evidence, and whether it is correct. One logistic regression per rung, wrong candidates weighted to
@@ -44,7 +43,7 @@ SIGN = {
 }
 RIDGE = 1e-2
 # The share of wrong candidates that a rung is judged for. Two views that share little are what the package is
-# for, and an essential matrix is found between any two: half of the direct rung's candidates are taken as wrong.
+# for, and an essential matrix is found between any two: of the direct rung's candidates, half.
 WRONG_SHARE = {"direct": 0.5, "register": 0.25, "context": 0.25}
 MIN_STD = 1e-3
 CORRECT_ROTATION_DEG = 5.0  # docs/method.md: correct
