@@ -295,6 +295,13 @@ class KeyframesConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MapConfig(_Checked):
+    """Maps on disk."""
+
+    directory: str = setting("~/.ros/pose_bridge", "folder that maps are saved in and loaded from")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RelocalizeConfig(_Checked):
     """Finding the robot in its map."""
 
@@ -303,6 +310,18 @@ class RelocalizeConfig(_Checked):
     candidates: int = setting(6, "places in the map that are tried", low=1, high=1000)
     neighbours: int = setting(5, "map keyframes around each place that join it", low=0, high=20)
     views: int = setting(12, "newest pictures of the robot that are used", low=1, high=100)
+    max_sigma_m: float = setting(
+        0.4, "attempts whose place is known less surely do not count", low=0.001, high=100.0
+    )
+    common_ground: bool = setting(
+        True, "the robot drives on one level floor: map and odometry have it at z = 0"
+    )
+    prior_reach_m: float = setting(
+        8.0,
+        "with a prior, map keyframes farther from it than this and 3 sigma are not tried",
+        low=0.0,
+        high=1000.0,
+    )
     min_agreeing: int = setting(
         2, "attempts with other pictures that must agree before it counts", low=1, high=10
     )
@@ -351,6 +370,7 @@ class Config:
     worker: WorkerConfig = field(default_factory=WorkerConfig)
     odometry: OdometryConfig = field(default_factory=OdometryConfig)
     keyframes: KeyframesConfig = field(default_factory=KeyframesConfig)
+    map: MapConfig = field(default_factory=MapConfig)
     relocalize: RelocalizeConfig = field(default_factory=RelocalizeConfig)
     auto: AutoConfig = field(default_factory=AutoConfig)
 

@@ -32,6 +32,10 @@ class Control:
         self._on_better = on_better
         self.start(math.inf)
 
+    def inner(self) -> Control:
+        """Return a control for one of several questions: cancelled with this one, with a clock of its own."""
+        return Control(self._cancelled)
+
     def start(self, budget_s: float) -> None:
         """Start the clock: from now, `check` raises after this many seconds."""
         self._start_s = time.monotonic()

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
+from typing import Any
 
 
 class ErrorCode(IntEnum):
@@ -135,6 +137,39 @@ class NoExtrinsicsError(PoseBridgeError):
     """Say where the camera sits on the robot: publish it on tf or set it as a parameter."""
 
     code = ErrorCode.NO_EXTRINSICS
+
+
+class NotLocalizedError(PoseBridgeError):
+    """Let the robot see more of what was mapped, or map more.
+
+    Args:
+        text: Why.
+        hypotheses: Where the robot may be (`relocalization.Hypothesis`), best first.
+    """
+
+    code = ErrorCode.NOT_LOCALIZED
+
+    def __init__(self, text: str, hypotheses: Sequence[Any] = ()) -> None:
+        super().__init__(text)
+        self.hypotheses = tuple(hypotheses)
+
+
+class AmbiguousError(NotLocalizedError):
+    """Let the robot see something that tells the places apart."""
+
+    code = ErrorCode.AMBIGUOUS
+
+
+class NeedMotionError(NotLocalizedError):
+    """Let the robot turn or move: one look is not enough to be sure."""
+
+    code = ErrorCode.NEED_MOTION
+
+
+class StaleError(PoseBridgeError):
+    """Ask again: the robot's odometry broke, or too much time passed, before the answer came."""
+
+    code = ErrorCode.STALE
 
 
 class StorageError(PoseBridgeError):

@@ -27,9 +27,11 @@ FLOORS = (
     {"bridge"},
     {"__init__"},  # what `from pose_bridge import ...` offers
     {"worker"},
+    {"relocalization"},
     {"session"},
     {"simulation"},
     {"evaluation"},
+    {"msg", "action", "srv"},  # generated
     {"training", "ros", "cli"},
 )
 FLOOR_OF = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
@@ -42,6 +44,7 @@ ONLY_IN = {
     "pycolmap": {"estimators", "covariance"},
     "rclpy": {"ros"},
 }
+GENERATED = {"msg", "action", "srv"}
 LEARNING = {library for library, homes in ONLY_IN.items() if homes is LEARNERS}
 # Neither `import pose_bridge` nor `pose_bridge --help` waits for these.
 HEAVY = LEARNING | {"pycolmap", "matplotlib"}
@@ -124,6 +127,8 @@ def violations(text: str, module: PurePosixPath) -> list[str]:
                 found.append(f"{here}, which has no floor")
             elif other != unit and FLOOR_OF[other] >= FLOOR_OF[unit]:
                 found.append(f"{here}, but {other} is not below {unit}")
+            elif other in GENERATED and unit != "ros":
+                found.append(f"{here}, which belongs in ros only")
         if top in ONLY_IN and unit not in ONLY_IN[top]:
             found.append(f"{here}, which belongs in {', '.join(sorted(ONLY_IN[top]))} only")
         elif top in LEARNING and when_loaded and not _is_adapter(module):
@@ -158,6 +163,7 @@ def test_imports_go_down(module: PurePosixPath) -> None:
         ("bridge.py", "def f():\n    import torch.nn", "belongs in estimators"),
         ("bridge.py", "import pycolmap", "belongs in covariance, estimators only"),
         ("session.py", "from rclpy.node import Node", "belongs in ros only"),
+        ("cli/main.py", "from pose_bridge.msg import View", "belongs in ros only"),
         ("estimators/__init__.py", "import torch", "inside the function"),
         ("evaluation/metrics.py", "try:\n    import torch\nfinally:\n    pass", "inside the function"),
         ("stairs.py", "", "'stairs' has no floor"),
@@ -180,7 +186,7 @@ def test_a_violation_is_caught(module: str, text: str, complaint: str) -> None:
         ("simulation/rooms.py", "if TYPE_CHECKING:\n    import torch"),
         ("__init__.py", "from pose_bridge.bridge import Bridge"),
         ("cli/main.py", "from pose_bridge import Bridge, errors"),
-        ("ros/node.py", "import rclpy"),
+        ("ros/node.py", "import rclpy\nfrom pose_bridge.msg import View"),
     ],
 )
 def test_what_is_allowed_passes(module: str, text: str) -> None:
