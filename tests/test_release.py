@@ -4,6 +4,7 @@
 import ast
 import os
 import re
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -45,8 +46,12 @@ def test_one_version() -> None:
     stated = [ast.literal_eval(keyword.value) for keyword in keywords if keyword.arg == "version"]
     changes = (ROOT / "CHANGELOG.rst").read_text(encoding="utf-8")
     newest = re.search(r"^(\d+\.\d+\.\d+) \(\d{4}-\d{2}-\d{2}\)\n-+$", changes, re.MULTILINE)
+    package = ET.parse(ROOT / "package.xml").getroot()
     assert newest is not None
-    assert stated == [newest[1]]
+    assert [*stated, package.findtext("version")] == [newest[1], newest[1]]
+    assert package.findtext("description") == next(
+        ast.literal_eval(keyword.value) for keyword in keywords if keyword.arg == "description"
+    )
 
 
 def test_every_python_file_names_its_licence() -> None:

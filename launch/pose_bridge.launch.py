@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts the node, and RViz beside it if asked."""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+ARGUMENTS = {
+    "params_file": ("", "parameters of the node, as YAML; empty: the defaults"),
+    "namespace": ("", "namespace of the node and of its relative topics"),
+    "use_sim_time": ("false", "take the time from /clock"),
+    "autostart": ("true", "configure and activate the node; false where a lifecycle manager does"),
+    "rviz": ("false", "start RViz with a view of keyframes, poses and hypotheses"),
+    "log_level": ("info", "debug, info, warn, error or fatal"),
+}
+
+
+def nodes(context: LaunchContext) -> list[Node]:
+    """Return the nodes, once the arguments are known."""
+    params_file = LaunchConfiguration("params_file").perform(context)
+    sim_time = {"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}
+    autostart = {"autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool)}
+    return [
+        LifecycleNode(
+            package="pose_bridge",
+            executable="node",
+            name="pose_bridge",
+            namespace=LaunchConfiguration("namespace"),
+            parameters=[*([params_file] if params_file else []), sim_time, autostart],
+            arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
+            output="screen",
+        ),
+        Node(
+            package="rviz2",
+            executable="rviz2",
+            namespace=LaunchConfiguration("namespace"),
+            parameters=[sim_time],
+            arguments=[
+                "-d",
+                str(Path(get_package_share_directory("pose_bridge"), "rviz", "pose_bridge.rviz")),
+            ],
+            condition=IfCondition(LaunchConfiguration("rviz")),
+        ),
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Declare the arguments and start the nodes."""
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, (default, description) in ARGUMENTS.items()
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=nodes)])

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes docs/ros_interface.md from the interface definitions, errors.py and config.py; needs no ROS.
+
+python -m pose_bridge.ros.reference
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pose_bridge import errors
+from pose_bridge.config import Config
+from pose_bridge.errors import ErrorCode
+
+ROOT = Path(__file__).resolve().parents[2]
+DEFINITIONS = (
+    "action/EstimateRelativePose.action",
+    "action/Relocalize.action",
+    "msg/RelativePose.msg",
+    "msg/View.msg",
+    "msg/Hypothesis.msg",
+    "msg/LoopClosureCandidate.msg",
+    "srv/SetMapPose.srv",
+    "srv/MapFile.srv",
+)
+HEAD = """\
+<!-- Written by `python -m pose_bridge.ros.reference`; a test compares. -->
+# The ROS interface
+
+All names are relative: a namespace moves everything. `~` stands for the node's name, `pose_bridge`.
+
+## Topics in
+
+| topic | type | what for |
+|---|---|---|
+| `image` or `image/compressed` | sensor_msgs/Image, CompressedImage | the camera |
+| `camera_info` | sensor_msgs/CameraInfo | its calibration, of the same size |
+| `odom` | nav_msgs/Odometry | where the base was at capture; metres |
+| `depth` (optional) | sensor_msgs/Image | registered to the image: 32FC1 in metres or 16UC1 in millimetres |
+| `mask` (optional) | sensor_msgs/Image | mono8, 0 where the picture shows the robot itself |
+| `~/loop_closure_candidates` | pose_bridge/LoopClosureCandidate | pairs to check, from a SLAM system |
+| `~/kidnapped` | std_msgs/Empty | the robot was carried: its odometry is broken |
+
+## Topics out
+
+| topic | type | what comes |
+|---|---|---|
+| `~/relative_pose` | pose_bridge/RelativePose | accepted answers only |
+| `~/relative_pose_audit` | pose_bridge/RelativePose | every answer |
+| `~/loop_closures` | pose_bridge/RelativePose | the answer to each candidate, yes or no |
+| `~/pose` | geometry_msgs/PoseWithCovarianceStamped | base in map, with the full covariance |
+| `initialpose` | geometry_msgs/PoseWithCovarianceStamped | the same for nav2's AMCL: a diagonal bounds it |
+| `~/markers` | visualization_msgs/MarkerArray | keyframes and hypotheses |
+| `~/debug_image` | sensor_msgs/Image | the views that bridged, side by side, while someone looks |
+| `diagnostics` | diagnostic_msgs/DiagnosticArray | rates, ages and causes, the worker, what was answered |
+
+## Actions and services
+
+| name | type | |
+|---|---|---|
+| `~/estimate_relative_pose` | pose_bridge/EstimateRelativePose | a question: "no" is an answer too |
+| `~/relocalize` | pose_bridge/Relocalize | a task: succeeds only when the robot is localized |
+| `~/set_map_pose` | pose_bridge/SetMapPose | where odometry lies in the map |
+| `~/save_map`, `~/load_map` | pose_bridge/MapFile | keyframes to and from disk |
+| `~/clear_map`, `~/reset` | std_srvs/Trigger | forget the map; forget everything |
+
+## Rules that the definitions cannot say
+
+- **Numbers are NaN unless they are meant to be used.** Check `status`; a number that is finite may be used.
+- A goal is never rejected without a word: it is accepted, then aborted with an error code and a message.
+- In goals, 0 means the parameter's value.
+- Covariances are row by row (x, y, z, rotation about x, y, z), along the axes of the parent frame:
+  `t_true = t + dt`, `R_true = Exp(dr) R`. The information matrix is the inverse.
+- An unknown scale is not a large variance: `translation` is then DIRECTION, and `pose.position` NaN.
+"""
+_WITHOUT_EXCEPTION = {
+    ErrorCode.UNKNOWN: "Report it: this is a mistake in the program, and the node's log says more.",
+    ErrorCode.MODEL_MISSING: "Fetch the weights with the command that the message names.",
+}
+
+
+def constants(definition: str) -> dict[str, int]:
+    """Return the integer constants of an interface definition by name."""
+    found = re.findall(r"^u?int\d+ +([A-Z][A-Z0-9_]*) *= *(\d+)", definition, re.MULTILINE)
+    return {name: int(value) for name, value in found}
+
+
+def reference(root: Path = ROOT) -> str:
+    """Return the text of docs/ros_interface.md.
+
+    Args:
+        root: Of the repository.
+    """
+    definitions = {name: (root / name).read_text(encoding="utf-8") for name in DEFINITIONS}
+    sections = [HEAD, *_error_codes(definitions), *_parameters()]
+    for name, text in definitions.items():
+        sections.append(f"## {name}\n\n```\n{text.strip()}\n```\n")
+    return "\n".join(sections)
+
+
+def _error_codes(definitions: dict[str, str]) -> Iterator[str]:
+    yield "## Error codes\n\n| code | name | remedy | in |\n|---|---|---|---|"
+    known = {Path(name).stem: constants(text) for name, text in definitions.items()}
+    for code in ErrorCode:
+        where = [interface for interface, names in known.items() if names.get(code.name) == code]
+        yield f"| {int(code)} | {code.name} | {_remedy(code)} | {', '.join(where)} |"
+    yield ""
+
+
+def _remedy(code: ErrorCode) -> str:
+    """Return what the exceptions of a code say to do."""
+    raised = (kind for kind in vars(errors).values() if isinstance(kind, type) and "code" in vars(kind))
+    summaries = [str(kind.__doc__).splitlines()[0] for kind in raised if vars(kind)["code"] == code]
+    return _WITHOUT_EXCEPTION.get(code) or " ".join(summaries)
+
+
+def _parameters() -> Iterator[str]:
+    yield "## Parameters\n\nWritten out with their defaults in `config/default.yaml`."
+    for group in dataclasses.fields(Config):
+        settings = getattr(Config(), group.name)
+        yield f"\n### {group.name}\n\n{(type(settings).__doc__ or '').strip()}\n"
+        yield "| parameter | default | range | |\n|---|---|---|---|"
+        for item in dataclasses.fields(settings):
+            low, high = item.metadata["low"], item.metadata["high"]
+            span = "" if low is None else f"{low} to {high}"
+            default = str(getattr(settings, item.name)) or "(empty)"
+            yield f"| `{group.name}.{item.name}` | {default} | {span} | {item.metadata['description']} |"
+    yield ""
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "ros_interface.md").write_text(reference(), encoding="utf-8")

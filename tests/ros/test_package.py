@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ROS package as colcon sees it, and as it is installed."""
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+import yaml
+from ros_installed import require_ros
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCH = ROOT / "launch" / "pose_bridge.launch.py"
+BIN = Path(sys.executable).parent
+
+
+def test_colcon_takes_it_for_a_ros_package():
+    require_ros()
+    colcon = shutil.which("colcon", path=f"{BIN}:{os.environ['PATH']}")
+    if colcon is None:
+        pytest.skip("no colcon")
+    command = [colcon, "--log-base", os.devnull, "list", "--base-paths", str(ROOT), str(ROOT / "wheels")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    kinds = {line.split()[0]: line.split()[-1] for line in done.stdout.splitlines()}
+    assert kinds == {"pose_bridge": "(ros.ament_cmake)", "tf2_msgs": "(ros.ament_cmake)"}
+
+
+def test_the_scripts_start_what_exists():
+    for script in (ROOT / "scripts").iterdir():
+        assert os.access(script, os.X_OK)
+        assert script.read_text().startswith("#!/usr/bin/env python3\n# SPDX")
+        module = next(
+            node.module for node in ast.walk(ast.parse(script.read_text())) if hasattr(node, "module")
+        )
+        assert (ROOT / Path(*module.split("."))).with_suffix(".py").is_file()
+
+
+INSTALLED = """
+import json, pose_bridge.views, pose_bridge.msg, pose_bridge.action, pose_bridge.srv
+from rclpy.serialization import serialize_message
+serialize_message(pose_bridge.msg.RelativePose())
+print(json.dumps([pose_bridge.views.__file__, pose_bridge.msg.__file__]))
+"""
+
+
+def test_installed_the_library_lies_beside_its_messages(tmp_path):
+    require_ros()
+    installed = Path(sys.prefix, "lib", "interfaces", "pose_bridge")
+    if not installed.is_dir():
+        pytest.skip("the messages were not built by make")
+    shutil.copytree(installed, tmp_path / "pose_bridge")
+    path = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-c", INSTALLED]
+    done = subprocess.run(command, cwd=tmp_path, env=path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert all(Path(found).is_relative_to(tmp_path) for found in json.loads(done.stdout))
+
+
+def test_a_checkout_uses_its_own_library(tmp_path):
+    require_ros()
+    command = [sys.executable, "-W", "ignore", "-c", INSTALLED]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    library, messages = json.loads(done.stdout)
+    assert Path(library).is_relative_to(ROOT)
+    assert not Path(messages).is_relative_to(ROOT / "pose_bridge")
+
+
+def test_the_launch_file_describes_its_arguments():
+    tree = ast.parse(LAUNCH.read_text())
+    compile(tree, str(LAUNCH), "exec")
+    arguments = next(
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "ARGUMENTS"
+    )
+    assert set(arguments) == {"params_file", "namespace", "use_sim_time", "autostart", "rviz", "log_level"}
+    assert all(len(description) > 10 for _, description in arguments.values())
+    used = {
+        node.args[0].value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "LaunchConfiguration"
+    }
+    assert used == set(arguments)
+    assert len(LAUNCH.read_text().splitlines()) <= 60
+
+
+def test_the_view_shows_what_the_interface_names():
+    view = yaml.safe_load((ROOT / "rviz" / "pose_bridge.rviz").read_text())
+    topics = [
+        display["Topic"]["Value"]
+        for display in view["Visualization Manager"]["Displays"]
+        if "Topic" in display
+    ]
+    documented = (ROOT / "docs" / "ros_interface.md").read_text()
+    assert len(topics) == 3
+    assert all(f"`{topic.replace('pose_bridge/', '~/')}`" in documented for topic in topics)
+
+
+SEGMENTS = """
+import os, rclpy
+sizes = lambda: {name: os.stat(f"/dev/shm/{name}").st_size for name in os.listdir("/dev/shm")}
+before = sizes()
+rclpy.init()
+node = rclpy.create_node("pictures")
+print(max(size for name, size in sizes().items() if name not in before))
+rclpy.shutdown()
+"""
+
+
+def test_fast_dds_takes_the_profile():
+    require_ros()
+    profile = ROOT / "config" / "fastdds.xml"
+    sizes = {element.tag.split("}")[-1]: element.text for element in ET.parse(profile).iter()}
+    assert sizes["segment_size"] == str(16 * 2**20)
+    assert sizes["sendBufferSize"] == sizes["receiveBufferSize"] == str(4 * 2**20)
+    environment = {
+        **os.environ,
+        "FASTDDS_DEFAULT_PROFILES_FILE": str(profile),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "PYTHONWARNINGS": "ignore",
+    }
+    command = [sys.executable, "-c", SEGMENTS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) >= 16 * 2**20
