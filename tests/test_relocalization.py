@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The search for a robot, with a bridge that knows where everything is, and lies where it is told to."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+
+import numpy as np
+import pytest
+import robot_world
+from robot_world import COVARIANCE, MAP, SEEN, T_BASE_CAMERA, T_MAP_ODOM, Oracle, keyframe, standing
+
+from pose_bridge.config import Config, RelocalizeConfig
+from pose_bridge.control import Control
+from pose_bridge.errors import AmbiguousError, CancelledError, NeedMotionError, NotLocalizedError
+from pose_bridge.features import FeatureStore
+from pose_bridge.geometry import rigid, rotations, uncertainty
+from pose_bridge.keyframes.keyframe import Keyframe
+from pose_bridge.keyframes.retrieval import Retriever
+from pose_bridge.relocalization import Advice, Search, State, in_map
+from pose_bridge.views import Question, Require
+
+
+def search(bridge: Oracle, views: list[Keyframe] | None = None, **more: object) -> Search:
+    config = Config(
+        relocalize=RelocalizeConfig(**{"candidates": 4, "neighbours": 2, **more.pop("settings", {})})
+    )
+    seen = SEEN if views is None else views
+    retriever = Retriever(FeatureStore(config.features, config.views), config.keyframes)
+    return Search(config=config, bridge=bridge, retriever=retriever, map=MAP, views=lambda: seen, **more)
+
+
+def assert_right(found: object) -> None:
+    np.testing.assert_allclose(found.best.T_map_odom, T_MAP_ODOM, atol=1e-6)
+    T_true = T_MAP_ODOM @ found.best.view.T_odom_base
+    np.testing.assert_allclose(found.best.T_map_base, T_true, atol=1e-6)
+
+
+def test_two_attempts_with_other_pictures_agree() -> None:
+    bridge = Oracle()
+    found = search(bridge).run(Control())
+    assert_right(found)
+    assert len(found.attempts) == 2
+    a, b = found.attempts
+    assert not set(a.view_ids) & set(b.view_ids)
+    assert len(a.view_ids) > 1
+    assert set(found.keyframe_ids) <= {place.id for place in MAP}
+    assert len(bridge.asked) == 2
+    for question in bridge.asked:
+        assert question.require is Require.METRIC
+        assert question.upright
+        assert question.common_ground
+
+
+@pytest.mark.parametrize("agreeing", [1, 2, 3])
+def test_as_many_must_agree_as_asked_for(agreeing: int) -> None:
+    found = search(Oracle(), settings={"min_agreeing": agreeing, "neighbours": 5}).run(Control())
+    assert_right(found)
+    assert len(found.attempts) == agreeing
+
+
+def test_one_is_not_enough() -> None:
+    with pytest.raises(NeedMotionError, match="confirm") as raised:
+        search(Oracle(), SEEN[:1]).run(Control())
+    assert len(raised.value.hypotheses) == 1
+    assert_right(raised.value.hypotheses[0])
+
+
+def test_nothing_found() -> None:
+    bridge = Oracle(blind=lambda _: True)
+    with pytest.raises(NotLocalizedError) as raised:
+        search(bridge).run(Control())
+    assert not isinstance(raised.value, NeedMotionError | AmbiguousError)
+    assert raised.value.hypotheses == ()
+    assert {question.target.id for question in bridge.asked} == {view.id for view in SEEN}  # all had a turn
+
+
+AWAY = rigid.make(np.eye(3), [2.0, 0.0, 0.0])
+
+
+def test_one_lie_is_outvoted() -> None:
+    bridge = Oracle({"v0": AWAY, "v1": np.eye(4)})
+    searching = search(bridge, settings={"neighbours": 0})
+    searching.attempts.append(lie(searching, "v0"))
+    found = searching.run(Control())
+    assert_right(found)
+    assert len(found.attempts) == 3  # a rival asks for one more
+    assert len(searching.hypotheses()) == 2
+
+
+def lie(searching: Search, name: str, T_away: np.ndarray = AWAY) -> object:
+    """An attempt that is wrong, made before the search begins."""
+    view = next(view for view in SEEN if view.id == name)
+    wrong = search(Oracle({name: T_away}), [view], settings={"min_agreeing": 1}).run(Control())
+    return wrong.best
+
+
+def test_places_that_contradict_each_other_are_never_averaged() -> None:
+    searching = search(Oracle(blind=lambda _: True), settings={"neighbours": 0})
+    searching.attempts += [lie(searching, "v0"), lie(searching, "v1", np.eye(4))]
+    with pytest.raises(AmbiguousError) as raised:
+        searching.run(Control())
+    first, second = raised.value.hypotheses
+    assert len(first.attempts) == len(second.attempts) == 1
+    for T in (T_MAP_ODOM, AWAY @ T_MAP_ODOM):
+        assert min(np.abs(h.best.T_map_odom - T).max() for h in (first, second)) < 1e-6
+
+
+def test_agreement_is_where_the_robot_is_not_at_the_origin_of_odometry() -> None:
+    """A small turn far away from the origin is no small shift."""
+    T = rigid.make(rotations.so3_exp([0.0, 0.0, np.radians(4.0)]), np.zeros(3))
+    about = T_MAP_ODOM @ SEEN[3].T_odom_base
+    slightly = about @ T @ rigid.inverse(about)
+    found = search(Oracle({f"v{i}": slightly for i in range(4)}), settings={"neighbours": 0}).run(Control())
+    assert len(found.attempts) >= 2
+
+
+def test_a_place_that_is_hardly_known_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robot_world, "COVARIANCE", np.diag([0.6**2] * 3 + [0.005**2] * 3))
+    with pytest.raises(NotLocalizedError):
+        search(Oracle()).run(Control())
+
+
+def test_the_next_attempt_is_where_the_first_one_says() -> None:
+    """Pictures with places that they would show if the first attempt were right come first."""
+    bridge = Oracle()
+    search(bridge, settings={"neighbours": 0, "min_agreeing": 4}).run(Control())
+    T_map_target = T_MAP_ODOM @ bridge.asked[1].target.T_side_camera
+    ahead = [place.T_map_camera[:3, 2] @ T_map_target[:3, 2] for place in MAP]
+    names = [place.id for place in MAP]
+    asked = ahead[names.index(bridge.asked[1].reference.id)]
+    assert asked > np.median(ahead)
+
+
+def test_waiting_for_motion() -> None:
+    views, said = [SEEN[0]], []
+
+    def wait(seconds: float) -> bool:
+        views.insert(0, SEEN[len(views)])
+        return True
+
+    found = search(Oracle(), views, wait=wait, on_progress=said.append).run(Control())
+    assert_right(found)
+    waiting = [progress for progress in said if progress.state is State.WAITING_FOR_MOTION]
+    assert waiting
+    assert waiting[0].advice is Advice.TURN
+    done = [progress.done for progress in said]
+    assert done == sorted(done)
+    assert all(progress.done <= progress.total or not progress.total for progress in said)
+
+
+def test_the_budget_ends_waiting() -> None:
+    control = Control()
+    control.start(0.3)
+    pause = threading.Event()
+    with pytest.raises(NeedMotionError, match="budget"):
+        search(Oracle(), SEEN[:1], wait=lambda s: pause.wait(s)).run(control)
+
+
+def test_cancel_while_waiting() -> None:
+    cancelled = threading.Event()
+
+    def wait(seconds: float) -> bool:
+        cancelled.set()
+        return False
+
+    with pytest.raises(CancelledError):
+        search(Oracle(), SEEN[:1], wait=wait).run(Control(cancelled))
+
+
+@pytest.mark.parametrize(
+    ("yaws_deg", "dark", "advice"),
+    [
+        ([0], False, Advice.TURN),
+        ([0, 30, 60, 90], False, Advice.TURN),
+        (range(0, 360, 45), False, Advice.MOVE),
+        (range(0, 360, 45), True, Advice.MORE_LIGHT),
+        ([], False, Advice.TURN),
+    ],
+)
+def test_advice(yaws_deg: list[int], dark: bool, advice: Advice) -> None:
+    views = [keyframe(f"v{yaw}", 1, 1, standing(0, 0, yaw), False) for yaw in yaws_deg]
+    assert search(Oracle(), views, poor_light=lambda: dark).advice() is advice
+
+
+def test_a_prior_says_where_to_look_and_checks() -> None:
+    near = SEEN[0]  # the newest, as `views` gives them
+    T_map_base = T_MAP_ODOM @ near.T_odom_base
+    bridge = Oracle()
+    found = search(bridge, prior=(T_map_base, COVARIANCE), settings={"prior_reach_m": 2.5}).run(Control())
+    assert_right(found)
+    for question in bridge.asked:
+        place = next(place for place in MAP if place.id == question.reference.id)
+        assert np.linalg.norm(place.T_map_base[:3, 3] - T_map_base[:3, 3]) < 2.5 + 0.1
+        T_true = rigid.relative(question.reference.T_side_camera, T_MAP_ODOM @ question.target.T_side_camera)
+        np.testing.assert_allclose(question.prior.T_reference_target, T_true, atol=1e-9)
+
+
+def test_covariance_of_the_base_in_the_map() -> None:
+    """Against Monte Carlo of the house's error model."""
+    rng = np.random.default_rng(0)
+    covariance = np.diag([0.05, 0.02, 0.03, 0.02, 0.01, 0.03]) ** 2
+    T = rigid.relative(MAP[1].T_map_camera, T_MAP_ODOM @ SEEN[2].T_odom_camera)
+    answer = dataclasses.replace(
+        Oracle().answer(
+            Question(reference=MAP[1].view(MAP[1].T_map_camera), target=SEEN[2].view(SEEN[2].T_odom_camera))
+        ),
+        _T_reference_target=T,
+        _covariance=covariance,
+    )
+    T_map_base, found = in_map(answer, MAP[1], SEEN[2])
+    errors = []
+    for _ in range(4000):
+        dt, dr = np.split(rng.multivariate_normal(np.zeros(6), covariance), 2)
+        T_other = rigid.make(rotations.so3_exp(dr) @ T[:3, :3], T[:3, 3] + dt)
+        T_base = MAP[1].T_map_camera @ T_other @ rigid.inverse(T_BASE_CAMERA)
+        errors.append(uncertainty.error_vector(T_map_base, T_base))
+    np.testing.assert_allclose(np.cov(np.array(errors).T), found, atol=0.08 * np.diag(found).max())
