@@ -77,25 +77,43 @@ class _End:
         return self._outcome
 
 
+class Backoff:
+    """Pauses between restarts, each twice as long as the one before."""
+
+    def __init__(self, first_s: float, longest_s: float) -> None:
+        self._first_s, self._longest_s = first_s, longest_s
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin with the first one again."""
+        self._next_s = self._first_s
+
+    def next_s(self) -> float:
+        """Return the next pause."""
+        pause_s = min(self._next_s, self._longest_s)
+        self._next_s = 2.0 * pause_s
+        return pause_s
+
+
 class WorkerClient:
     """Keeps a worker running from `start` to `stop`; threads that ask at the same time wait in turn.
 
     Args:
         config: Settings of the worker and of the bridge in it.
-        on_state: Called with each new state, from any thread; must not block.
+        on_state: Called with each new state, from any thread, in order; must not block or call back.
     """
 
     def __init__(self, config: Config, on_state: Callable[[WorkerState], None] | None = None) -> None:
         self._config = config
         self._settings = config.worker
-        self._on_state = on_state
+        self._on_state = on_state or (lambda state: None)
         self._numbers = itertools.count(1)
         self._changed = threading.Condition()  # guards what follows
         self._state = WorkerState.STOPPED
         self._since_s = time.monotonic()
         self._restarts = 0
         self._failure = ""
-        self._failures_in_a_row = 0
+        self._backoff = Backoff(self._settings.restart_delay_s, self._settings.max_restart_delay_s)
         self._stopping = False
         self._supervisor: threading.Thread | None = None
         self._process: WorkerProcess | None = None
@@ -115,7 +133,7 @@ class WorkerClient:
 
     @property
     def last_failure(self) -> str:
-        """Why it failed last; empty if it never did."""
+        """Why it failed last; empty if it did not since it was started."""
         return self._failure
 
     @property
@@ -139,7 +157,8 @@ class WorkerClient:
         """
         with self._changed:
             if self._supervisor is None:
-                self._stopping, self._failures_in_a_row = False, 0
+                self._stopping, self._failure = False, ""
+                self._backoff.reset()
                 self._enter(WorkerState.STARTING)
                 # Outlives every worker: a process may be tied to the thread that began it.
                 self._supervisor = threading.Thread(target=self._supervise, name="worker", daemon=True)
@@ -311,7 +330,7 @@ class WorkerClient:
     def _finish(self, outcome: Answer | PoseBridgeError) -> None:
         """End the running errand; the worker is ready for the next."""
         self._end_errand(outcome)
-        self._failures_in_a_row = 0
+        self._backoff.reset()
         self._enter(WorkerState.READY)
 
     def _end_errand(self, outcome: Answer | PoseBridgeError) -> None:
@@ -334,21 +353,17 @@ class WorkerClient:
             log.warning("restarting the worker: %s", failure)
             self._restarts += 1
             self._enter(WorkerState.RESTARTING)
-            self._changed.wait_for(lambda: self._stopping, self._pause_s())
-
-    def _pause_s(self) -> float:
-        """Before the next restart; longer with each failure that no answer came between."""
-        doublings = min(self._failures_in_a_row, 16)
-        self._failures_in_a_row += 1
-        return min(self._settings.restart_delay_s * 2**doublings, self._settings.max_restart_delay_s)
+            self._changed.wait_for(lambda: self._stopping, self._backoff.next_s())
 
     def _enter(self, state: WorkerState) -> None:
         if state is self._state:
             return
         self._state, self._since_s = state, time.monotonic()
         self._changed.notify_all()
-        if self._on_state is not None:
+        try:
             self._on_state(state)
+        except Exception:  # of the listener; the worker goes on
+            log.exception("a listener failed at %s", state)
 
 
 def _follow(errand: _Errand, control: Control) -> Answer:

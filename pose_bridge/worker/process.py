@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _MAIN = Path(__file__).with_name("__main__.py")
 _LAST_LINES = 12
+_LONGEST_LINE = 2000
 _EXIT_S = 1.0  # between closing the connection and being gone
 
 
@@ -98,10 +99,8 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End the process and what it started, whatever state it is in."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            log.debug("worker %d was gone already", self.pid)
 
     def close(self) -> str:
         """Kill the process, give back everything that it held, and return how it ended and its last words."""
@@ -114,7 +113,7 @@ class WorkerProcess:
                 thread.join(_EXIT_S)
             self._connection.close()
         code = self._process.returncode
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        how = f"signal {-code}, {signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
         return ": ".join([how, *([" | ".join(self._last_lines)] if self._last_lines else [])])
 
     def _end(self) -> str:
@@ -134,9 +133,10 @@ class WorkerProcess:
     def _listen(self) -> None:
         stream: IO[bytes] = self._process.stdout  # type: ignore[assignment]
         with stream:
-            for line in stream:
+            while line := stream.readline(_LONGEST_LINE):
                 text = line.decode(errors="replace").rstrip()
-                self._last_lines.append(text)
+                if text and not text[0].isspace():  # which leaves out the frames of a stack
+                    self._last_lines.append(text)
                 log.log(_level(text), "worker %d: %s", self.pid, text)
 
 
@@ -171,6 +171,6 @@ def _foreign_libraries(parent: Mapping[str, str]) -> str:
 
 
 def _level(line: str) -> int:
-    """The level at which the worker logged a line; what others print is for debugging."""
+    """The level at which the worker logged a line; libraries print when something is wrong."""
     level = logging.getLevelName(line.split(" ", 1)[0])
-    return level if isinstance(level, int) else logging.DEBUG
+    return level if isinstance(level, int) else logging.WARNING

@@ -81,8 +81,8 @@ def encode(message: Message, max_arrays: int) -> list[Any]:
     size = sum(array.nbytes for array in arrays)
     if len(header) > MAX_HEADER or size > max_arrays:
         raise BadInputError(
-            f"{size / 2**20:.0f} MiB of arrays with {len(header) / 2**10:.0f} KiB of words are too much for one "
-            f"message to or from the worker ({max_arrays / 2**20:.0f} MiB, {MAX_HEADER / 2**10:.0f} KiB); "
+            f"a message to or from the worker holds at most {max_arrays / 2**20:.0f} MiB of arrays and "
+            f"{MAX_HEADER / 2**20:.0f} MiB of words, got {size / 2**20:.1f} and {len(header) / 2**20:.1f}; "
             "give fewer or smaller images"
         )
     flat = [np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for array in arrays if array.size]
@@ -149,13 +149,15 @@ def pack(value: Any, arrays: list[NDArray[Any]]) -> Any:
         return {type(value).__name__: fields}
     if isinstance(value, dict):
         return {"dict": {key: pack(entry, arrays) for key, entry in value.items()}}
-    if isinstance(value, list | tuple):
+    if isinstance(value, tuple):
+        return {"tuple": [pack(entry, arrays) for entry in value]}
+    if isinstance(value, list):
         return [pack(entry, arrays) for entry in value]
     return value.item() if isinstance(value, np.generic) else value
 
 
 def unpack(value: Any, arrays: list[NDArray[Any]]) -> Any:
-    """Undo `pack`; tuples come back as lists.
+    """Undo `pack`; numpy's scalars come back as Python's.
 
     Raises:
         LookupError, TypeError, ValueError, BadInputError: Nothing that `pack` returns.
@@ -169,6 +171,8 @@ def unpack(value: Any, arrays: list[NDArray[Any]]) -> Any:
         return arrays[content]
     if kind in _ENUMS:
         return _ENUMS[kind](content)
+    if kind == "tuple":
+        return tuple(unpack(entry, arrays) for entry in content)
     entries = {key: unpack(entry, arrays) for key, entry in content.items()}
     return entries if kind == "dict" else _RECORDS[kind](**entries)
 

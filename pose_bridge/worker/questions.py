@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
 from pose_bridge.views import Question, View
-from pose_bridge.worker.protocol import ProtocolError
 
 _PICTURE = ("image", "camera", "mask")  # what View.fingerprint covers
 _VIEWS = ("reference", "target", "reference_context", "target_context")
@@ -81,12 +80,11 @@ def from_body(body: dict[str, Any], known: Recent[View]) -> Question:
 
     Raises:
         MissingPicturesError: A picture neither came before nor now.
-        ProtocolError: A picture is not the one it is called.
         BadInputError: The question cannot be meant.
     """
-    pictures = {name: View(id=name, **picture) for name, picture in body.pop("pictures").items()}
-    if any(view.fingerprint != name for name, view in pictures.items()):
-        raise ProtocolError("a picture's fingerprint is not its own")
+    pictures = {
+        name: _named(View(id=name, **picture), name) for name, picture in body.pop("pictures").items()
+    }
     named = [view["picture"] for name in _VIEWS for view in body[name]]
     for name in dict.fromkeys(named):
         if name not in pictures:
@@ -105,9 +103,12 @@ def from_body(body: dict[str, Any], known: Recent[View]) -> Question:
 def _view(fields: dict[str, Any], pictures: dict[str, View]) -> View:
     picture = pictures[fields.pop("picture")]
     view = View(**fields, **{field: getattr(picture, field) for field in _PICTURE})
-    vars(view)["fingerprint"] = (
-        picture.fingerprint
-    )  # the same picture: hashing it again takes longer than all else
+    return _named(view, picture.fingerprint)
+
+
+def _named(view: View, fingerprint: str) -> View:
+    """The view with its fingerprint as the client knows it: hashing it again takes longer than all else."""
+    vars(view)["fingerprint"] = fingerprint
     return view
 
 

@@ -34,7 +34,6 @@ _CANNOT_GO_ON = 3  # exit code
 
 def main(file_descriptor: int) -> None:
     """Serve the connection that the parent left open at this number; never returns."""
-    faulthandler.enable()
     Server(socket.socket(fileno=file_descriptor)).run()
 
 
@@ -58,6 +57,7 @@ class Server:
         threading.Thread(target=self._listen, name="listener", daemon=True).start()
         from pose_bridge.bridge import Bridge  # now that the parent's end is noticed: it takes a while
 
+        faulthandler.enable()  # in place of what libraries do when they crash
         bridge, pictures = Bridge(config), questions.Recent[View](config.worker.cache_mib * 2**20)
         self._send(Message("ready", body=protocol.VERSION))
         threading.Thread(
