@@ -34,6 +34,7 @@ class Room:
     Attributes:
         size_m: Width, depth, height, (3,).
         surfaces: All that can be seen.
+        pieces_m: Middles of the furniture that stands on the floor, (P, 3).
         free: Where the robot's middle may be, cells of `CELL_M`: rows along y, columns along x. In one piece.
     """
 
@@ -44,6 +45,7 @@ class Room:
         self.size_m = np.array([rng.uniform(4.0, 8.0), rng.uniform(3.0, 6.0), rng.uniform(2.4, 3.0)])
         furnisher = _Furnisher(rng, stock, self.size_m)
         self.free = furnisher.furnish()
+        self.pieces_m = np.array(furnisher.pieces_m).reshape(-1, 3)
         own, shell = _shell(rng, stock, self.size_m, furnisher.taken)
         self.surfaces = Surfaces.join([shell, *furnisher.parts])
         self._atlas = Atlas([*stock.textures, *own])
@@ -81,10 +83,12 @@ class _Furnisher:
     def __init__(self, rng: Rng, stock: Style, size_m: Array) -> None:
         self._rng, self._stock, self._size_m = rng, stock, size_m
         self.parts: list[Surfaces] = []
+        self.pieces_m: list[tuple[float, float, float]] = []
         shape = tuple(np.ceil(size_m[1::-1] / CELL_M).astype(int))
         self.taken = np.zeros(shape, bool)
         y, x = np.indices(shape)
         self._cells = (np.stack([x, y], axis=2) + 0.5) * CELL_M
+        self._rugs = 0
         self._hung: list[tuple[int, float, float]] = []  # wall, where along it, half width
 
     def furnish(self) -> Mask:
@@ -96,8 +100,10 @@ class _Furnisher:
                 self._hang(hanging[rng.integers(len(hanging))])
         for _ in range(round(area_m2 * rng.uniform(0.35, 0.55))):
             self._stand(stock.furniture[rng.integers(len(stock.furniture))])
-        for _ in range(round(area_m2 * rng.uniform(0.2, 0.5))):
+        for _ in range(round(area_m2 * rng.uniform(0.4, 0.8))):
             self._hang(stock.pictures[rng.integers(len(stock.pictures))])
+        for _ in range(rng.integers(1, 4)):
+            self._lay(stock.rugs[rng.integers(len(stock.rugs))])
         return self._reachable(self.taken)
 
     def _stand(self, piece: Piece) -> None:
@@ -117,18 +123,26 @@ class _Furnisher:
             if inside and not (self.taken & covered).any() and self._reachable(taken).mean() > MIN_FREE:
                 self.taken = taken
                 self.parts.append(piece.surfaces.moved(planar(x, y, yaw)))
+                self.pieces_m.append((x, y, 0.5 * piece.height_m))
                 self._put_on(piece, x, y, yaw)
                 return
 
     def _put_on(self, piece: Piece, x: float, y: float, yaw: float) -> None:
         """Small things on top of a piece."""
         rng = self._rng
-        for _ in range(rng.integers(0, 4) if piece.height_m < 1.5 else 0):
+        for _ in range(rng.integers(0, 7) if piece.height_m < 1.5 else 0):
             trinket = self._stock.trinkets[rng.integers(len(self._stock.trinkets))]
             room = np.maximum(piece.half_m - np.linalg.norm(trinket.half_m), 0.0)
             place = rng.uniform(-room, room)
             T = planar(x, y, yaw) @ planar(place[0], place[1], rng.uniform(-np.pi, np.pi), piece.height_m)
             self.parts.append(trinket.surfaces.moved(T))
+
+    def _lay(self, rug: Surfaces) -> None:
+        """On the floor, under the furniture; one that lies on another a little higher."""
+        x, y = self._rng.uniform(0.15, 0.85, 2) * self._size_m[:2]
+        self._rugs += 1
+        yaw = self._rng.choice([0.0, np.pi / 2]) + self._rng.normal(0.0, 0.1)
+        self.parts.append(rug.moved(planar(x, y, yaw, 0.002 * self._rugs)))
 
     def _hang(self, hanging: Surfaces) -> None:
         """On a wall, where nothing else hangs."""

@@ -37,15 +37,15 @@ class Optics:
         shot_noise: The same for a grey value of 1; it grows with the root.
     """
 
-    blur_px: float = 0.5
+    blur_px: float = 0.4
     exposure_s: float = 0.012
     brightness: float = 115.0
     adaptation: float = 0.7
     exposure_sigma: float = 0.15
     cast_sigma: float = 0.03
     vignetting: float = 0.25
-    read_noise: float = 1.5
-    shot_noise: float = 0.2
+    read_noise: float = 1.0
+    shot_noise: float = 0.12
 
 
 def photograph(image: Image, camera: Camera, optics: Optics, turn_rad: Array, seed: list[int]) -> Image:

@@ -56,6 +56,7 @@ class Style:
     pictures: list[Surfaces]
     windows: list[Surfaces]
     door: Surfaces
+    rugs: list[Surfaces]
     wall: Array
     motif: Image | None
     floor: Floor
@@ -91,7 +92,8 @@ class _Maker:
             wall=textures.colour(rng, (0.02, 0.2), (0.72, 0.93)),
             motif=textures.motif(rng) if rng.random() < 0.35 else None,
             floor=(textures.parquet, textures.carpet, textures.tiles)[rng.integers(3)],
-            floor_colour=textures.colour(rng, (0.1, 0.5), (0.35, 0.65)),
+            floor_colour=textures.brown(rng) if rng.random() < 0.6 else textures.colour(rng, (0.0, 0.3)),
+            rugs=[self._rug() for _ in range(2)],
         )
 
     def _keep(self, texture: Image) -> int:
@@ -100,7 +102,9 @@ class _Maker:
 
     def _wood(self) -> tuple[Array, int]:
         """A colour, and boards of it."""
-        base = textures.colour(self._rng, (0.0, 0.55), (0.3, 0.9))
+        base = (
+            textures.brown(self._rng) if self._rng.random() < 0.7 else textures.colour(self._rng, (0.0, 0.2))
+        )
         return base, self._keep(textures.wood(self._rng, 1.6, 0.8, base))
 
     def _board(self, low: tuple[float, ...], high: tuple[float, ...], wood: int) -> Surfaces:
@@ -236,6 +240,12 @@ class _Maker:
         faces = {"front": face, "left": edge, "right": edge, "top": edge, "bottom": edge}
         low, high = (-wide / 2, -deep, middle - tall / 2), (wide / 2, -WALL_GAP_M, middle + tall / 2)
         return cuboid(low, high, faces, sheen=0.2)
+
+    def _rug(self) -> Surfaces:
+        rng = self._rng
+        half, deep = rng.uniform(0.5, 1.1), rng.uniform(0.4, 0.8)
+        face = self._keep(textures.rug(rng, 2 * half, 2 * deep))
+        return cuboid((-half, -deep, 0.0), (half, deep, 0.006), {"top": face})
 
     def _window(self) -> Surfaces:
         rng = self._rng

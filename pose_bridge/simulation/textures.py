@@ -19,6 +19,8 @@ from pose_bridge.simulation.surfaces import Image
 TEXEL_M = 0.004
 FINE_TEXEL_M = 0.002
 
+KNOTS_PER_M2 = 25.0
+
 Rng = np.random.Generator
 
 
@@ -27,6 +29,13 @@ def colour(
 ) -> Array:
     """A random colour, (3,), 0 to 255."""
     return 255.0 * np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value)))
+
+
+def brown(rng: Rng) -> Array:
+    """A colour of wood, (3,), 0 to 255."""
+    return 255.0 * np.array(
+        colorsys.hsv_to_rgb(rng.uniform(0.05, 0.11), rng.uniform(0.2, 0.6), rng.uniform(0.35, 0.85))
+    )
 
 
 def clouds(rng: Rng, shape: tuple[int, int], cells_px: tuple[float, float]) -> Array:
@@ -74,9 +83,12 @@ def wood(rng: Rng, width_m: float, height_m: float, base: Array, *, upright: boo
     """Grain along the rows, or along the columns if upright."""
     rows, columns = _shape(width_m, height_m, TEXEL_M)
     shape = (columns, rows) if upright else (rows, columns)
-    grain = 5.0 * clouds(rng, shape, (4, 120)) + 3.0 * clouds(rng, shape, (2, 40))
-    grain += 4.0 * clouds(rng, shape, (60, 200))
-    return _painted(base, grain.T if upright else grain)
+    grain = 7.0 * clouds(rng, shape, (5, 60)) + 4.0 * clouds(rng, shape, (2, 25))
+    grain += 5.0 * clouds(rng, shape, (60, 200))
+    canvas = _painted(base, grain)
+    for _ in range(rng.poisson(KNOTS_PER_M2 * width_m * height_m)):
+        _knot(rng, canvas)
+    return np.ascontiguousarray(canvas.transpose(1, 0, 2)) if upright else canvas
 
 
 def parquet(rng: Rng, width_m: float, height_m: float, base: Array) -> Image:
@@ -112,11 +124,31 @@ def tiles(rng: Rng, width_m: float, height_m: float, base: Array) -> Image:
     return canvas
 
 
+def rug(rng: Rng, width_m: float, height_m: float) -> Image:
+    """A woven rug: a border, and a pattern that is the same upside down."""
+    rows, columns = _shape(width_m, height_m, TEXEL_M)
+    base = colour(rng, (0.2, 0.6), (0.3, 0.7))
+    canvas = _painted(base, 5.0 * clouds(rng, (rows, columns), (2, 2)))
+    for _ in range(rng.integers(15, 40)):
+        _shape_on(rng, canvas, colour(rng, (0.1, 0.6), (0.2, 0.9)), most=0.4)
+    half = rows // 2
+    canvas[rows - half :] = canvas[:half][::-1, ::-1]
+    edge = tuple(map(int, colour(rng, (0.2, 0.6), (0.2, 0.8))))
+    cv2.rectangle(canvas, (0, 0), (columns - 1, rows - 1), edge, 24)
+    return _bytes(canvas + 4.0 * rng.standard_normal((rows, columns, 1)))
+
+
 def fabric(rng: Rng, width_m: float, height_m: float, base: Array) -> Image:
     """Cloth, plain or striped."""
     shape = _shape(width_m, height_m, TEXEL_M)
-    shade = 5.0 * clouds(rng, shape, (2, 2)) + 4.0 * clouds(rng, shape, (50, 50))
-    if rng.random() < 0.4:
+    shade = 6.0 * clouds(rng, shape, (2, 2)) + 5.0 * clouds(rng, shape, (50, 50))
+    kind = rng.random()
+    if kind < 0.4:
+        canvas = _painted(base, shade)
+        for _ in range(int(40 * width_m * height_m)):
+            _shape_on(rng, canvas, base * rng.uniform(0.5, 1.6), most=0.12)
+        return canvas
+    if kind < 0.65:
         period = rng.uniform(0.03, 0.2) / TEXEL_M
         shade += rng.uniform(5.0, 20.0) * np.sign(np.sin(2.0 * np.pi * np.arange(shape[1]) / period))
     return _painted(base, shade)
@@ -125,16 +157,15 @@ def fabric(rng: Rng, width_m: float, height_m: float, base: Array) -> Image:
 def picture(rng: Rng, width_m: float, height_m: float) -> Image:
     """A poster or a framed picture: a landscape or shapes, at times with lettering."""
     shape = _shape(width_m, height_m, FINE_TEXEL_M)
-    if rng.random() < 0.5:
-        tint = sum(
-            np.multiply.outer(clouds(rng, shape, (cell, cell)), rng.normal(0.0, 1.0, 3)) * cell**0.5 * 3.0
-            for cell in (3, 8, 25, 80)
-        )
-        canvas = _bytes(colour(rng) + tint)
-    else:
-        canvas = _painted(colour(rng, (0.05, 0.6), (0.5, 0.95)), 8.0 * clouds(rng, shape, (200, 200)))
-        for _ in range(rng.integers(4, 14)):
-            _shape_on(rng, canvas, colour(rng, (0.1, 0.9), (0.1, 1.0)))
+    photograph = rng.random() < 0.5
+    strength = 3.0 if photograph else 1.0
+    tint = sum(
+        np.multiply.outer(clouds(rng, shape, (cell, cell)), rng.normal(0.0, 1.0, 3)) * cell**0.5 * strength
+        for cell in (3, 8, 25, 80)
+    )
+    canvas = _bytes(colour(rng, (0.05, 0.6), (0.3, 0.95)) + tint)
+    for _ in range(rng.integers(2, 8) if photograph else rng.integers(8, 25)):
+        _shape_on(rng, canvas, colour(rng, (0.05, 0.7), (0.1, 1.0)))
     if rng.random() < 0.6:
         _lettering(rng, canvas, colour(rng, (0.0, 0.4), (0.0, 1.0)), lines=int(rng.integers(1, 5)))
     frame = max(2, round(rng.uniform(0.004, 0.03) / FINE_TEXEL_M))
@@ -229,9 +260,20 @@ def _stain(rng: Rng, canvas: Image) -> None:
     cv2.ellipse(canvas, centre, axes, rng.uniform(0, 180), 0, 360, tuple(map(int, shade)), -1, cv2.LINE_AA)
 
 
-def _shape_on(rng: Rng, canvas: Image, paint: Array) -> None:
+def _knot(rng: Rng, canvas: Image) -> None:
     rows, columns = canvas.shape[:2]
-    reach = min(rows, columns)
+    centre = (int(rng.integers(columns)), int(rng.integers(rows)))
+    long = int(rng.uniform(2, 7))
+    for size, shade in ((1.0, 0.75), (0.5, 0.5)):
+        axes = (max(1, int(size * long)), max(1, int(size * long * rng.uniform(0.4, 0.9))))
+        ink = tuple(map(int, shade * canvas[centre[1], centre[0]].astype(float)))
+        cv2.ellipse(canvas, centre, axes, 0.0, 0.0, 360.0, ink, -1, cv2.LINE_AA)
+
+
+def _shape_on(rng: Rng, canvas: Image, paint: Array, most: float = 1.0) -> None:
+    """A circle, rectangle, triangle or line, of `most` of the usual size."""
+    rows, columns = canvas.shape[:2]
+    reach = most * min(rows, columns)
     x, y = int(rng.integers(columns)), int(rng.integers(rows))
     ink = tuple(map(int, np.clip(paint, 0, 255)))
     kind = rng.integers(4)
@@ -244,7 +286,7 @@ def _shape_on(rng: Rng, canvas: Image, paint: Array) -> None:
         corners = np.array([x, y]) + rng.uniform(-0.3, 0.3, (3, 2)) * reach
         cv2.fillPoly(canvas, [corners.astype(np.int32)], ink, cv2.LINE_AA)
     else:
-        end = (int(rng.integers(columns)), int(rng.integers(rows)))
+        end = (int(x + rng.normal(0.0, 0.6) * reach), int(y + rng.normal(0.0, 0.6) * reach))
         cv2.line(canvas, (x, y), end, ink, max(1, int(rng.uniform(0.005, 0.05) * reach)), cv2.LINE_AA)
 
 
