@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
 from pose_bridge.errors import BadImageError
+from pose_bridge.geometry.arrays import Mask
 
 Pixels = NDArray[np.uint8]
 Depth = NDArray[np.float32]
@@ -136,6 +137,17 @@ def decode_compressed_depth(message: CompressedImage) -> Depth:
     with np.errstate(divide="ignore", invalid="ignore"):
         metres = np.float32(a) / (stored.astype(np.float32) - np.float32(b))
     return _known(np.where(stored > 0, metres, np.float32(np.nan)))
+
+
+def decode_mask(message: Image) -> Mask:
+    """Return where a picture may be used: wherever a mono8 image is not 0, (H, W).
+
+    Raises:
+        BadImageError: Empty, cut off, or of another encoding.
+    """
+    if message.encoding not in {"mono8", "8UC1"}:
+        raise BadImageError(f"a mask with encoding {message.encoding!r}; give mono8, 0 where not to look")
+    return np.asarray(_stored(message, _PICTURES[message.encoding]) > 0)
 
 
 def encode(image: Pixels) -> Image:

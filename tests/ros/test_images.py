@@ -193,6 +193,15 @@ def test_compressed_depth():
     assert np.nanmax(np.abs(found - DEPTH)) < 0.001
 
 
+def test_a_mask_is_where_to_look():
+    where = SMOOTH[..., 0] > 100
+    found = images.decode_mask(message(where.astype(np.uint8), "mono8", padding=2))
+    assert found.dtype == bool
+    assert np.array_equal(found, where)
+    with pytest.raises(BadImageError, match="give mono8"):
+        images.decode_mask(message(SMOOTH, "rgb8"))
+
+
 @given(pictures())
 def test_what_is_encoded_is_decoded(rgb):
     assert np.array_equal(images.decode(images.encode(rgb)), rgb)
@@ -253,6 +262,18 @@ JPEG = compressed(SMOOTH, "jpeg", ".jpg").data
 def test_a_bad_compressed_image_is_refused(format, data, complaint):
     with pytest.raises(BadImageError, match=complaint):
         images.decode_compressed(CompressedImage(format=format, data=array("B", bytes(data))))
+
+
+@pytest.mark.parametrize("whole", [PNG, JPEG], ids=["png", "jpeg"])
+@given(data=st.data())
+def test_no_damage_does_worse_than_be_refused(whole, data):
+    damaged = bytearray(whole)
+    for place in data.draw(st.lists(st.integers(0, len(damaged) - 1), min_size=1, max_size=8)):
+        damaged[place] = data.draw(st.integers(0, 255))
+    sent = CompressedImage(format="rgb8; jpeg compressed bgr8", data=array("B", bytes(damaged)))
+    with contextlib.suppress(BadImageError):
+        found = images.decode_compressed(sent)
+        assert found.dtype == np.uint8 and found.ndim == 3 and found.shape[2] == 3
 
 
 def test_bad_depth_is_refused():
