@@ -61,6 +61,21 @@ def test_installed_the_library_lies_beside_its_messages(tmp_path):
     assert all(Path(found).is_relative_to(tmp_path) for found in json.loads(done.stdout))
 
 
+def test_what_ros_looks_for_is_installed():
+    require_ros()
+    if not Path(sys.prefix, "lib", "interfaces").is_dir():
+        pytest.skip("the messages were not built by make")
+    for name in ("lib/pose_bridge/node", "lib/pose_bridge/simulator"):
+        assert os.access(Path(sys.prefix, name), os.X_OK)
+    for name in (
+        "launch/pose_bridge.launch.py",
+        "rviz/pose_bridge.rviz",
+        "config/fastdds.xml",
+        "package.xml",
+    ):
+        assert Path(sys.prefix, "share", "pose_bridge", name).is_file()
+
+
 def test_a_checkout_uses_its_own_library(tmp_path):
     require_ros()
     command = [sys.executable, "-W", "ignore", "-c", INSTALLED]
