@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,10 @@ from pose_bridge.errors import BadInputError, UnknownKeyframeError
 from pose_bridge.geometry import rigid
 from pose_bridge.keyframes import sight
 from pose_bridge.keyframes.keyframe import Keyframe
+from pose_bridge.keyframes.neighbours import neighbours
 
-NEW_STEPS = 2.0  # a neighbour this far from the others is as good as one farther away
-AHEAD = 0.25  # a step ahead or back is worth so much of one to the side: it hardly widens the baseline
 ROUNDING = 1.0 + 1e-9  # between a distance measured from either end
 ROWS = 256  # of the table of distances that are held at a time
-MATCHABLE_DEG = 60.0  # between two views of a point, beyond which it is not recognized
 
 
 class KeyframeBuffer:
@@ -120,20 +118,8 @@ class KeyframeBuffer:
             return len(self._keyframes)
 
     def neighbours(self, keyframe: Keyframe, count: int) -> list[Keyframe]:
-        """Return the keyframes that join this one as context, best first; `keyframe` need not be held.
-
-        Those that likely see what it sees, from other places: in its epoch by odometry, else through the map.
-        Without a pose, the nearest in time within its epoch.
-        """
-        others = [other for other in self.all() if other.id != keyframe.id]
-        T = sight.relative_poses(keyframe, others)
-        known = np.isfinite(T[:, 0, 0])
-        if not known.any():
-            return _nearest_in_time(keyframe, [o for o in others if o.epoch == keyframe.epoch], count)
-        chosen = np.nonzero(known)[0]
-        return [
-            others[chosen[i]] for i in self._around(keyframe, [others[i] for i in chosen], T[known], count)
-        ]
+        """Return what the function `neighbours` chooses; `keyframe` need not be held."""
+        return neighbours(keyframe, self.all(), count, self._settings)
 
     def with_map_poses(
         self, T_map_odom: NDArray[np.float64], epoch: int, since_stamp_ns: int | None = None
@@ -159,24 +145,6 @@ class KeyframeBuffer:
             self._keyframes.update(changed)
             self._nearest_steps = {}
         return len(changed)
-
-    def _around(
-        self, keyframe: Keyframe, others: Sequence[Keyframe], T: NDArray[np.float64], count: int
-    ) -> list[int]:
-        """Choose greedily what sees the same and is not where another chosen one is."""
-        tie = sight.seen_alike(keyframe, others, T, MATCHABLE_DEG)
-        T = T.copy()
-        T[:, 2, 3] *= AHEAD
-        apart = sight.steps(T, np.eye(4)[None], self._settings)[:, 0]
-        chosen: list[int] = []
-        while len(chosen) < count:
-            worth = tie * np.minimum(1.0, apart / NEW_STEPS)
-            best = int(worth.argmax())
-            if worth[best] <= 0.0:
-                break
-            chosen.append(best)
-            apart = np.minimum(apart, sight.steps(T, T[best][None], self._settings)[:, 0])
-        return chosen
 
     def _thin_out(self) -> None:
         """Drop the most redundant while there are too many."""
@@ -221,7 +189,3 @@ class KeyframeBuffer:
             return np.empty(0)
         apart = sight.steps_between([keyframe], held, self._settings)[0]
         return np.where([other.id == keyframe.id for other in held], np.inf, apart)
-
-
-def _nearest_in_time(keyframe: Keyframe, others: Sequence[Keyframe], count: int) -> list[Keyframe]:
-    return sorted(others, key=lambda other: abs(other.stamp_ns - keyframe.stamp_ns))[:count]

@@ -129,7 +129,7 @@ class Retriever:
     def prepare(self, keyframes: Sequence[Keyframe]) -> None:
         """Look at the pictures of a map ahead of any query; those seen before cost nothing."""
         with self._lock:
-            self._indexed(keyframes)
+            self._indexed(self._accepted(keyframes))
 
     def candidates(self, views: Sequence[View], keyframes: Sequence[Keyframe], count: int) -> list[Candidate]:
         """Return the places to try, best first.
@@ -138,10 +138,12 @@ class Retriever:
         do not, so that they cover it.
 
         Args:
-            views: What the robot sees.
+            views: What the robot sees; pictures that are too small are left out, here and in the map.
             keyframes: The map.
             count: Most candidates to return; fewer only where the map has fewer keyframes.
         """
+        views = [view for view in views if self._store.accepts(view)]
+        keyframes = self._accepted(keyframes)
         if not views or not keyframes or count < 1:
             return []
         with self._lock:
@@ -163,26 +165,25 @@ class Retriever:
             for index in (pool[place] for place in chosen)
         ]
 
+    def _accepted(self, keyframes: Sequence[Keyframe]) -> list[Keyframe]:
+        return [keyframe for keyframe in keyframes if self._store.accepts(keyframe.view())]
+
     def _indexed(self, keyframes: Sequence[Keyframe]) -> list[tuple[View, Vector]]:
-        """Each keyframe's view and vector; those of keyframes that are not in the map are forgotten."""
-        known = self._index
-        views = [
-            known[k.id][0] if k.id in known and _same_picture(known[k.id][0], k) else k.view()
-            for k in keyframes
-        ]
+        """Each keyframe's view and vector; others' are kept while there is room."""
+        known = {k.id: self._index[k.id] for k in keyframes if _is_of(k, self._index.get(k.id))}
+        views = [known[k.id][0] if k.id in known else k.view() for k in keyframes]
         if self._describer.learn(views):
-            known = {}
-        self._index = {
-            view.id: known[view.id]
-            if view.id in known and known[view.id][0] is view
-            else (view, self._describer.describe(view))
-            for view in views
-        }
+            self._index, known = {}, {}
+        fresh = {v.id: (v, self._describer.describe(v)) for v in views if v.id not in known}
+        if len(self._index) + len(fresh) > 2 * self._settings.max_count:
+            self._index = known
+        self._index.update(fresh)
         return [self._index[view.id] for view in views]
 
 
-def _same_picture(view: View, keyframe: Keyframe) -> bool:
-    return view.image is keyframe.image and view.mask is keyframe.mask and view.camera is keyframe.camera
+def _is_of(keyframe: Keyframe, entry: tuple[View, Vector] | None) -> bool:
+    """Whether an entry was made from this keyframe's picture, and not from another one of its name."""
+    return entry is not None and entry[0].image is keyframe.image and entry[0].mask is keyframe.mask
 
 
 def _most_alike(alike: NDArray[np.float64]) -> list[tuple[int, int]]:
