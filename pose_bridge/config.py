@@ -236,7 +236,7 @@ class WorkerConfig(_Checked):
     start_timeout_s: float = setting(20.0, "time for the worker to come up", low=1.0, high=600.0)
     heartbeat_s: float = setting(0.5, "time between two signs of life", low=0.05, high=60.0)
     stall_s: float = setting(
-        10.0, "without a sign of life for so long, the worker is killed and restarted", low=0.5, high=600.0
+        20.0, "without a sign of life for so long, the worker is killed and restarted", low=0.5, high=600.0
     )
     kill_grace_s: float = setting(
         5.0, "time that a cancelled step has to end before the worker is killed", low=0.1, high=600.0

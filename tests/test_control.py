@@ -59,9 +59,22 @@ def test_a_step_is_told_only_if_it_is_taken() -> None:
     assert said == ["one"]
 
 
+def test_what_was_done_is_told_even_when_time_is_up(clock: list[float]) -> None:
+    cancelled, said = threading.Event(), []
+    control = Control(cancelled, said.append)
+    control.start(1.0)
+    clock[0] += 2.0
+    assert not control.cancelled
+    cancelled.set()
+    assert control.cancelled
+    control.say("done")
+    assert said == ["done"]
+
+
 def test_nobody_needs_to_listen() -> None:
     control = Control()
     control.step("one")
+    control.say("two")
     control.better("answer")
 
 
