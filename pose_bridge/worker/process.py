@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from pose_bridge.worker.protocol import Message, ProtocolError
 log = logging.getLogger(__name__)
 
 _MAIN = Path(__file__).with_name("__main__.py")
-_LAST_LINES = 12
+_LAST_LINES, _LAST_WIDTH = 12, 120  # that an error's text quotes
 _LONGEST_LINE = 2000
 _EXIT_S = 1.0  # between closing the connection and being gone
 
@@ -136,7 +137,7 @@ class WorkerProcess:
             while line := stream.readline(_LONGEST_LINE):
                 text = line.decode(errors="replace").rstrip()
                 if text and not text[0].isspace():  # which leaves out the frames of a stack
-                    self._last_lines.append(text)
+                    self._last_lines.append(textwrap.shorten(text, _LAST_WIDTH, placeholder=" ..."))
                 log.log(_level(text), "worker %d: %s", self.pid, text)
 
 

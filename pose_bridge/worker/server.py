@@ -49,9 +49,7 @@ class Server:
         """Shake hands, then answer until the parent is gone."""
         hello = protocol.receive(self._connection, protocol.MAX_QUESTION)
         if hello.kind != "hello" or hello.body["version"] != protocol.VERSION:
-            raise ProtocolError(
-                f"the parent says {hello.body}, this worker speaks version {protocol.VERSION}"
-            )
+            raise ProtocolError(f"this worker speaks version {protocol.VERSION}, its parent another one")
         config = Config.from_dict(hello.body["config"])
         settle(config.worker, hello.body["log_level"])
         threading.Thread(target=self._listen, name="listener", daemon=True).start()
