@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
-import queue
 import threading
 import time
 from collections import deque
@@ -17,7 +15,6 @@ from enum import Enum
 from pose_bridge.config import Config
 from pose_bridge.control import Control
 from pose_bridge.errors import (
-    CancelledError,
     DeactivatedError,
     NotActiveError,
     OutOfMemoryError,
@@ -27,12 +24,11 @@ from pose_bridge.errors import (
 )
 from pose_bridge.views import Answer, Question
 from pose_bridge.worker import protocol, questions
+from pose_bridge.worker.errand import TICK_S, Errand, check_cancelled
 from pose_bridge.worker.process import WorkerProcess
 from pose_bridge.worker.protocol import Message, ProtocolError
 
 log = logging.getLogger(__name__)
-
-_TICK_S = 0.02  # how often a caller who waits looks whether it was cancelled
 
 
 class WorkerState(Enum):
@@ -43,38 +39,6 @@ class WorkerState(Enum):
     READY = "ready"
     BUSY = "busy"
     RESTARTING = "restarting"
-
-
-class _Errand:
-    """One question on its way; steps, better answers and at last the end come back into `inbox`."""
-
-    def __init__(self, number: int, question: Question, budget_s: float) -> None:
-        self.number = number
-        self.question = question
-        self.budget_s = budget_s
-        self.asked_s = time.monotonic()
-        self.inbox: queue.SimpleQueue[str | Answer | _End] = queue.SimpleQueue()
-        self.sent_in_full = False
-        self.deadline_s = math.inf
-        self.overdue = ""
-
-    def must_end(self, within_s: float, otherwise: str) -> None:
-        """Give the worker so much time from now on, or less if it had less."""
-        deadline_s = time.monotonic() + within_s
-        if deadline_s < self.deadline_s:
-            self.deadline_s, self.overdue = deadline_s, otherwise
-
-
-class _End:
-    """The answer, or why there is none."""
-
-    def __init__(self, outcome: Answer | PoseBridgeError) -> None:
-        self._outcome = outcome
-
-    def result(self) -> Answer:
-        if isinstance(self._outcome, PoseBridgeError):
-            raise self._outcome
-        return self._outcome
 
 
 class Backoff:
@@ -118,8 +82,8 @@ class WorkerClient:
         self._supervisor: threading.Thread | None = None
         self._process: WorkerProcess | None = None
         self._sent = questions.Recent[None](self._settings.cache_mib * 2**20)
-        self._waiting: deque[_Errand] = deque()
-        self._running: _Errand | None = None
+        self._waiting: deque[Errand] = deque()
+        self._running: Errand | None = None
 
     @property
     def state(self) -> WorkerState:
@@ -195,31 +159,31 @@ class WorkerClient:
         """
         control = control or Control()
         budget_s = self._config.bridge.budget_s if question.budget_s is None else question.budget_s
-        errand = _Errand(next(self._numbers), question, budget_s)
+        errand = Errand(next(self._numbers), question, budget_s)
         if self._state is WorkerState.STOPPED:
             raise NotActiveError("no worker is running; start it first")
         self._wait_for_turn(errand, control)
         control.start(budget_s)
         try:
-            return _follow(errand, control)
+            return errand.follow(control)
         finally:
             self._leave(errand)
 
-    def _wait_for_turn(self, errand: _Errand, control: Control) -> None:
+    def _wait_for_turn(self, errand: Errand, control: Control) -> None:
         with self._changed:
             self._waiting.append(errand)
             try:
                 while self._state is not WorkerState.READY or self._waiting[0] is not errand:
-                    _check_cancelled(control)
+                    check_cancelled(control)
                     self._check_up(errand)
-                    self._changed.wait(_TICK_S)
-                _check_cancelled(control)
+                    self._changed.wait(TICK_S)
+                check_cancelled(control)
                 self._ask(errand)
             finally:
                 self._waiting.remove(errand)
                 self._changed.notify_all()
 
-    def _check_up(self, errand: _Errand) -> None:
+    def _check_up(self, errand: Errand) -> None:
         if self._state is WorkerState.STOPPED:
             raise DeactivatedError("the worker was stopped while the question waited")
         if self._state is WorkerState.RESTARTING:
@@ -227,7 +191,7 @@ class WorkerClient:
             if down_s > errand.budget_s:
                 raise WorkerDiedError(f"the worker could not be restarted in {down_s:.1f} s: {self._failure}")
 
-    def _ask(self, errand: _Errand) -> None:
+    def _ask(self, errand: Errand) -> None:
         self._send_question(errand)
         errand.must_end(
             errand.budget_s + self._settings.overdue_s,
@@ -236,12 +200,12 @@ class WorkerClient:
         self._running = errand
         self._enter(WorkerState.BUSY)
 
-    def _send_question(self, errand: _Errand) -> None:
+    def _send_question(self, errand: Errand) -> None:
         assert self._process is not None
         body = questions.to_body(errand.question, self._sent)
         self._process.send(Message("question", errand.number, body))
 
-    def _leave(self, errand: _Errand) -> None:
+    def _leave(self, errand: Errand) -> None:
         """Tell the worker, if it still works for a caller who is gone."""
         with self._changed:
             if self._running is errand and self._process is not None:
@@ -305,9 +269,9 @@ class WorkerClient:
         if errand is None or message.number != errand.number:
             raise ProtocolError(f"{message.kind} of errand {message.number}, which is not running")
         if message.kind == "step":
-            errand.inbox.put(protocol.expect(message.body, str))
+            errand.report(protocol.expect(message.body, str))
         elif message.kind == "better":
-            errand.inbox.put(protocol.expect(message.body, Answer))
+            errand.report(protocol.expect(message.body, Answer))
         elif message.kind == "answer":
             self._finish(protocol.expect(message.body, Answer))
         elif message.kind == "error":
@@ -335,7 +299,7 @@ class WorkerClient:
 
     def _end_errand(self, outcome: Answer | PoseBridgeError) -> None:
         if self._running is not None:
-            self._running.inbox.put(_End(outcome))
+            self._running.end(outcome)
             self._running = None
 
     def _failed(self, failure: PoseBridgeError) -> None:
@@ -364,27 +328,6 @@ class WorkerClient:
             self._on_state(state)
         except Exception:  # of the listener; the worker goes on
             log.exception("a listener failed at %s", state)
-
-
-def _follow(errand: _Errand, control: Control) -> Answer:
-    """Pass on what the worker says until the errand ends."""
-    while True:
-        _check_cancelled(control)
-        try:
-            event = errand.inbox.get(timeout=_TICK_S)
-        except queue.Empty:
-            continue
-        if isinstance(event, str):
-            control.say(event)
-        elif isinstance(event, Answer):
-            control.better(event)
-        else:
-            return event.result()
-
-
-def _check_cancelled(control: Control) -> None:
-    if control.cancelled:
-        raise CancelledError("cancelled by the caller")
 
 
 def _failure(error: Exception) -> PoseBridgeError:

@@ -34,7 +34,9 @@ _CANNOT_GO_ON = 3  # exit code
 
 def main(file_descriptor: int) -> None:
     """Serve the connection that the parent left open at this number; never returns."""
-    Server(socket.socket(fileno=file_descriptor)).run()
+    connection = socket.socket(fileno=file_descriptor)
+    connection.set_inheritable(False)  # or the parent would not notice the end while a child of ours lives
+    Server(connection).run()
 
 
 class Server:
