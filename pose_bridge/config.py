@@ -48,6 +48,16 @@ def _check(group: str, item: dataclasses.Field[Any], kind: type, value: Any) -> 
     return None
 
 
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def _frame_name(name: str, value: str) -> None:
+    if not value or value != value.strip("/ "):
+        raise ConfigError(f"{name} must name a frame without a slash at its ends, got {value!r}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeaturesConfig(_Checked):
     """Local features of a view and their matches."""
@@ -258,6 +268,113 @@ class WorkerConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageConfig(_Checked):
+    """The camera's topics."""
+
+    transport: str = setting("raw", "raw for sensor_msgs/Image, compressed for sensor_msgs/CompressedImage")
+    reliability: str = setting("best_effort", "best_effort takes from any publisher; reliable loses nothing")
+    depth: int = setting(10, "pictures that may queue", low=1, high=1000)
+    rectified: bool = setting(False, "the pictures are rectified: P of the camera_info is read, not K and D")
+    use_depth: bool = setting(False, "wait for a depth image with each picture")
+    use_mask: bool = setting(False, "wait for a mask with each picture; the last one is used")
+    sync_tolerance_s: float = setting(
+        0.02, "depth belongs to a picture if their stamps differ by less", low=0.0, high=1.0
+    )
+    patience_s: float = setting(
+        0.5, "time that a picture waits for odometry and depth of its moment", low=0.0, high=10.0
+    )
+
+    def __post_init__(self) -> None:
+        super(ImageConfig, self).__post_init__()
+        _one_of("image.transport", self.transport, ("raw", "compressed"))
+        _one_of("image.reliability", self.reliability, ("best_effort", "reliable"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoalsConfig(_Checked):
+    """What a node takes on."""
+
+    max_waiting: int = setting(
+        4, "goals that may run or wait; the next one is told to come back", low=1, high=100
+    )
+    max_result_age_s: float = setting(
+        120.0, "a pose of an older picture is not published", low=0.1, high=36000.0
+    )
+    publish_initialpose: bool = setting(
+        False, "publish every place that was found on initialpose, not only where the goal asks for it"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FramesConfig(_Checked):
+    """Names of frames on tf."""
+
+    map: str = setting("map", "the map's frame")
+    odom: str = setting("odom", "odometry's frame")
+    base: str = setting("base_link", "the robot's own frame, the child of odometry")
+
+    def __post_init__(self) -> None:
+        super(FramesConfig, self).__post_init__()
+        for name in ("map", "odom", "base"):
+            _frame_name(f"frames.{name}", getattr(self, name))
+        if len({self.map, self.odom, self.base}) < 3:
+            raise ConfigError(
+                f"frames.map, .odom and .base must differ, got {self.map!r}, {self.odom!r} and {self.base!r}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TfConfig(_Checked):
+    """What is published on tf: nothing, unless asked for."""
+
+    publish_map_odom: bool = setting(
+        False,
+        "be the one that publishes map -> odom, once the robot was found; its map is then not read from tf",
+    )
+    publish_pairs: bool = setting(
+        False, "publish accepted pairs as frames of their own, fixed at their capture"
+    )
+    prefix: str = setting("pose_bridge", "of the frames of pairs: PREFIX/ID")
+    max_frames: int = setting(200, "frames of pairs; beyond it the oldest go", low=2, high=10000)
+    tolerance_s: float = setting(
+        0.1, "map -> odom is stamped so much later than now, until the next one comes", low=0.0, high=10.0
+    )
+    rate_hz: float = setting(20.0, "rate at which map -> odom is published", low=1.0, high=1000.0)
+    max_age_s: float = setting(
+        0.5, "a map -> odom of others that is older than a picture by more is not used", low=0.0, high=60.0
+    )
+
+    def __post_init__(self) -> None:
+        super(TfConfig, self).__post_init__()
+        _frame_name("tf.prefix", self.prefix)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtrinsicsConfig(_Checked):
+    """Where the camera's body (not its optical frame) sits on the robot, where tf does not say."""
+
+    known: bool = setting(False, "the numbers below are true; tf wins where it has the camera's frame")
+    x_m: float = setting(0.0, "camera ahead of the base", low=-100.0, high=100.0)
+    y_m: float = setting(0.0, "camera to the left of the base", low=-100.0, high=100.0)
+    z_m: float = setting(0.0, "camera above the base", low=-100.0, high=100.0)
+    roll_rad: float = setting(0.0, "turn about the base's x axis, the first of three", low=-6.3, high=6.3)
+    pitch_rad: float = setting(0.0, "then about the base's y axis; down is positive", low=-6.3, high=6.3)
+    yaw_rad: float = setting(0.0, "then about the base's z axis; left is positive", low=-6.3, high=6.3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiagnosticsConfig(_Checked):
+    """When a node reports that something is wrong."""
+
+    window_s: float = setting(5.0, "rates are counted over so long", low=1.0, high=60.0)
+    silence_s: float = setting(2.0, "a topic that is silent for longer is reported", low=0.1, high=3600.0)
+    min_image_hz: float = setting(2.0, "pictures that come more rarely are reported", low=0.0, high=1000.0)
+    max_offset_s: float = setting(
+        0.5, "pictures stamped farther from odometry or from now are reported", low=0.01, high=60.0
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OdometryConfig(_Checked):
     """What the robot's odometry may report, and for how long it is remembered."""
 
@@ -368,6 +485,12 @@ class Config:
     gates: GatesConfig = field(default_factory=GatesConfig)
     bridge: BridgeConfig = field(default_factory=BridgeConfig)
     worker: WorkerConfig = field(default_factory=WorkerConfig)
+    image: ImageConfig = field(default_factory=ImageConfig)
+    goals: GoalsConfig = field(default_factory=GoalsConfig)
+    frames: FramesConfig = field(default_factory=FramesConfig)
+    tf: TfConfig = field(default_factory=TfConfig)
+    extrinsics: ExtrinsicsConfig = field(default_factory=ExtrinsicsConfig)
+    diagnostics: DiagnosticsConfig = field(default_factory=DiagnosticsConfig)
     odometry: OdometryConfig = field(default_factory=OdometryConfig)
     keyframes: KeyframesConfig = field(default_factory=KeyframesConfig)
     map: MapConfig = field(default_factory=MapConfig)

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
 
 from pose_bridge.config import Config
-from pose_bridge.errors import CancelledError, ErrorCode, PoseBridgeError
+from pose_bridge.errors import ErrorCode, PoseBridgeError
 from pose_bridge.ros import poses, publishers
 from pose_bridge.ros.publishers import Wanted
 from pose_bridge.session import Session
@@ -42,7 +43,6 @@ _NEEDED = {
 }
 _ONCE = {"camera_info", "mask"}  # one message is good for all that follows
 _FAST_DDS = "large pictures are lost unless both nodes are started with the profile config/fastdds.xml"
-_NOBODYS_FAULT = {ErrorCode.NOT_LOCALIZED, ErrorCode.AMBIGUOUS, ErrorCode.NEED_MOTION, ErrorCode.CANCELED}
 _BROKEN = {
     ErrorCode.UNKNOWN,
     ErrorCode.MODEL_MISSING,
@@ -89,6 +89,7 @@ class Health:
         self._config = config
         self._settings = config.diagnostics
         self._now_s = now_s
+        self._publisher = node.create_publisher(DiagnosticArray, "diagnostics", QoSProfile(depth=10))
         self._lock = threading.Lock()  # guards what follows
         self._streams: dict[str, _Stream] = {}
         self._kept_s = -math.inf
@@ -129,7 +130,12 @@ class Health:
             self._recent.append(why_not)
 
     def failed(self, topic: str, error: Exception) -> None:
-        """A message could not be used."""
+        """A message could not be used, or a callback failed.
+
+        Args:
+            topic: As `heard` calls it, or the callback's name.
+            error: Why.
+        """
         with self._lock:
             stream = self._stream(topic)
             stream.failures += 1
@@ -141,24 +147,22 @@ class Health:
             self._goals["accepted" if answer.accepted else "abstained"] += 1
             self._goal_trouble = None
 
-    def goal(self, kind: str, error: Exception | None = None) -> None:
-        """A goal ended; `answered` tells of answers.
+    def localized(self) -> None:
+        """A search found the robot."""
+        with self._lock:
+            self._goals["localized"] += 1
+            self._goal_trouble = None
 
-        Args:
-            kind: Of goal.
-            error: Why it did not succeed.
-        """
+    def failed_goal(self, error: Exception) -> None:
+        """A goal, or a pair in the background, ended without an answer."""
         code = error.code if isinstance(error, PoseBridgeError) else ErrorCode.UNKNOWN
         with self._lock:
-            if error is None:
-                self._goals[f"{kind} succeeded"] += 1
-            else:
-                self._goals["canceled" if isinstance(error, CancelledError) else f"failed: {code.name}"] += 1
-            if error is None or code in _NOBODYS_FAULT:
-                self._goal_trouble = None
-            elif code in _BROKEN:
+            self._goals[f"ended: {code.name}"] += 1
+            if code in _BROKEN:
                 level = ERROR if code is ErrorCode.UNKNOWN else WARN
                 self._goal_trouble = level, f"the last goal failed with {code.name}: {error}"
+            elif code is not ErrorCode.CANCELED:
+                self._goal_trouble = None
 
     def worker_state(self, state: WorkerState) -> None:
         """The worker is in another state."""
@@ -168,15 +172,23 @@ class Health:
 
     # --- what is reported
 
-    def report(self, *, active: bool, session: Session, worker: WorkerClient) -> DiagnosticArray:
-        """Return all that is known; call it by a clock that runs even where simulated time does not."""
+    def publish(self, session: Session, worker: WorkerClient, active: bool) -> None:
+        """Publish all that is known; call it by a clock that runs even where simulated time does not."""
+        self._publisher.publish(self.report(session, worker, active))
+
+    def close(self) -> None:
+        """Publish no longer."""
+        self._node.destroy_publisher(self._publisher)
+
+    def report(self, session: Session, worker: WorkerClient, active: bool) -> DiagnosticArray:
+        """Return all that is known."""
         now = self._node.get_clock().now()
         with self._lock:
             wanted = {name: stream.wanted for name, stream in self._streams.items() if stream.wanted}
         seen = {name: publishers.look_up(self._node, topic) for name, topic in wanted.items()}
         with self._lock:
             statuses = [
-                self._time(now.nanoseconds),
+                self._itself(now.nanoseconds),
                 *(self._topic(name, found, now.nanoseconds) for name, found in seen.items()),
                 self._keyframes(session),
                 self._questions(),
@@ -186,7 +198,7 @@ class Health:
         message.header.stamp = now.to_msg()
         return message
 
-    def _time(self, now_ns: int) -> DiagnosticStatus:
+    def _itself(self, now_ns: int) -> DiagnosticStatus:
         simulated = bool(self._node.get_clock().ros_time_is_active)
         if now_ns != self._clock[0]:
             self._clock = now_ns, self._now_s()
@@ -197,9 +209,12 @@ class Health:
                 yield ERROR, "use_sim_time is set, and nothing publishes /clock"
             elif still_s > self._settings.silence_s:
                 yield WARN, f"the clock has stood still for {still_s:.1f} s"
+            for name, stream in self._streams.items():
+                if stream.wanted is None and self._failed_lately(stream):
+                    yield WARN, f"{name}: {stream.error}"
 
-        values = {"simulated": float(simulated), "still_s": still_s}
-        return self._status("time", findings(), "the clock runs", values)
+        values = {"simulated_time": float(simulated), "clock_still_s": still_s}
+        return self._status("node", findings(), "the clock runs", values)
 
     def _topic(self, name: str, found: publishers.Publishers, now_ns: int) -> DiagnosticStatus:
         now_s, stream = self._now_s(), self._streams[name]
@@ -234,7 +249,7 @@ class Health:
         stream = self._streams[name]
         if name in ("image", "camera_info") and stream.failed_s > self._kept_s:
             yield ERROR, stream.error
-        elif stream.failed_s > self._now_s() - self._settings.window_s:
+        elif self._failed_lately(stream):
             yield WARN, f"some could not be used: {stream.error}"
 
     def _timing(self, name: str, rate_hz: float, now_ns: int) -> Iterator[Finding]:
@@ -316,6 +331,9 @@ class Health:
         }
         text = state.value if active else "stopped: the node is not active"
         return self._status("worker", findings(), text, values)
+
+    def _failed_lately(self, stream: _Stream) -> bool:
+        return self._now_s() - stream.failed_s < self._settings.window_s
 
     def _stream(self, name: str) -> _Stream:
         return self._streams.setdefault(name, _Stream())
