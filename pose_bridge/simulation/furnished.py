@@ -100,7 +100,7 @@ class _Furnisher:
                 self._hang(hanging[rng.integers(len(hanging))])
         for _ in range(round(area_m2 * rng.uniform(0.35, 0.55))):
             self._stand(stock.furniture[rng.integers(len(stock.furniture))])
-        for _ in range(round(area_m2 * rng.uniform(0.4, 0.8))):
+        for _ in range(round(area_m2 * rng.uniform(0.7, 1.2))):
             self._hang(stock.pictures[rng.integers(len(stock.pictures))])
         for _ in range(rng.integers(1, 4)):
             self._lay(stock.rugs[rng.integers(len(stock.rugs))])
@@ -130,7 +130,7 @@ class _Furnisher:
     def _put_on(self, piece: Piece, x: float, y: float, yaw: float) -> None:
         """Small things on top of a piece."""
         rng = self._rng
-        for _ in range(rng.integers(0, 7) if piece.height_m < 1.5 else 0):
+        for _ in range(rng.integers(1, 10) if piece.height_m < 1.5 else 0):
             trinket = self._stock.trinkets[rng.integers(len(self._stock.trinkets))]
             room = np.maximum(piece.half_m - np.linalg.norm(trinket.half_m), 0.0)
             place = rng.uniform(-room, room)
@@ -214,7 +214,7 @@ def _wall(rng: Rng, stock: Style, length_m: float, height_m: float) -> Image:
     if papered and stock.motif is not None:
         wall = textures.wallpaper(rng, length_m, height_m, base, stock.motif)
     else:
-        wall = textures.plaster(rng, length_m, height_m, base)
+        wall = textures.plaster(rng, length_m, height_m, base, stock.roughness)
     rows = len(wall)
     shade = 1.0 - 0.15 * np.exp(-np.arange(rows)[::-1] * textures.TEXEL_M / 0.3)
     wall = (wall * shade[:, None, None]).astype(np.uint8)

@@ -19,7 +19,7 @@ MIN_VOLUME_M3 = 1e-9  # of what a rectangle and the eye span; less is seen edge-
 SAMPLES = 2  # per pixel, in each direction
 # A texture seen at a slant is finer along one direction than along the other. 0 samples it as finely as the
 # mean of both, so that the finer one flickers; 1 as coarsely as the coarser one, so that the other blurs.
-SLANT_BLUR = 0.5
+SLANT_BLUR = 0.25
 SHEEN_WIDTH = 4.0  # exponent of the lobe around the mirrored light
 
 

@@ -78,7 +78,7 @@ class Build:
         return rigid.make(R, np.array([self.camera_forward_m, 0.0, self.camera_height_m]))
 
 
-DEFAULT_BUILD = Build(camera=Camera.from_focal_px(230.0, 320, 240))
+DEFAULT_BUILD = Build(camera=Camera.from_focal_px(277.0, 320, 240))
 
 
 @dataclass(frozen=True, eq=False)

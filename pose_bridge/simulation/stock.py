@@ -45,6 +45,7 @@ class Style:
         furniture: Pieces that stand on the floor.
         trinkets: Small things that stand on furniture.
         hangings: Pictures, windows and doors around the origin of a wall, the wall behind them at y = 0.
+        roughness: Of painted walls, grey values.
         wall: Colour of the walls.
         motif: What the wallpaper repeats; None where walls are plain.
         floor: Draws a floor of a width and height in a colour.
@@ -57,6 +58,7 @@ class Style:
     windows: list[Surfaces]
     door: Surfaces
     rugs: list[Surfaces]
+    roughness: float
     wall: Array
     motif: Image | None
     floor: Floor
@@ -85,12 +87,13 @@ class _Maker:
         return Style(
             textures=self._textures,
             furniture=furniture,
-            trinkets=[self._trinket() for _ in range(8)],
-            pictures=[self._picture() for _ in range(rng.integers(4, 9))],
+            trinkets=[self._trinket() for _ in range(24)],
+            pictures=[self._picture() for _ in range(rng.integers(6, 13))],
             windows=[self._window() for _ in range(2)],
             door=self._door(),
+            roughness=float(rng.uniform(1.0, 6.0)),
             wall=textures.colour(rng, (0.02, 0.2), (0.72, 0.93)),
-            motif=textures.motif(rng) if rng.random() < 0.35 else None,
+            motif=textures.motif(rng) if rng.random() < 0.5 else None,
             floor=(textures.parquet, textures.carpet, textures.tiles)[rng.integers(3)],
             floor_colour=textures.brown(rng) if rng.random() < 0.6 else textures.colour(rng, (0.0, 0.3)),
             rugs=[self._rug() for _ in range(2)],
