@@ -49,6 +49,7 @@ def _spread(
     T = T_camera_other.copy()
     T[:, 2, 3] *= AHEAD
     apart = sight.steps(T, np.eye(4)[None], settings)[:, 0]
+    tie = tie.copy()
     chosen: list[int] = []
     while len(chosen) < count:
         worth = tie * np.minimum(1.0, apart / NEW_STEPS)
@@ -56,5 +57,6 @@ def _spread(
         if worth[best] <= 0.0:
             break
         chosen.append(best)
+        tie[best] = 0.0
         apart = np.minimum(apart, sight.steps(T, T[best][None], settings)[:, 0])
     return chosen

@@ -53,6 +53,12 @@ class PairQueue:
                 self._asked.add(pair)
             return pair
 
+    def give_back(self, pair: Pair) -> None:
+        """Let a pair that was taken wait again, behind all others: there was no time for it."""
+        with self._lock:
+            self._asked.discard(_ordered(pair))
+            self._waiting[_ordered(pair)] = (-1.0, 0.0)
+
     def done(self, pair: Pair) -> None:
         """Note that a pair was asked about, by whomever, so that it need not be again."""
         with self._lock:

@@ -15,7 +15,7 @@ from pose_bridge.config import KeyframesConfig
 from pose_bridge.geometry import distances, rigid
 
 FINE_PX = 320  # longer side of the picture in which fine detail is measured
-COARSE_PX = 80  # and of that whose detail survives a blur
+COARSE_PX = 20  # and of that whose detail survives a blur
 THUMBNAIL_PX = 24
 RECENT = 15  # pictures whose median sharpness is the measure
 DARK, BRIGHT = 3, 252  # beyond these, a pixel holds nothing

@@ -25,7 +25,8 @@ LEARNING_DESCRIPTORS = 30000
 LEARNING_ROUNDS = 12
 OUTGROWN = 2  # a codebook is learned anew for a map this many times as large as the one it was learned from
 MATCHED_PAIRS = 72  # of the most alike pairs that are matched, for all views of a query together
-PLACE_STEPS = 1.5  # at which a keyframe stands for half of another
+HALF_STEPS = 1.5  # at which a keyframe stands for half of another
+SAME_PLACE_STEPS = 3.0
 MOST_PLACES = 1000  # keyframes of a larger map among which is chosen, the best ones
 
 
@@ -196,17 +197,20 @@ def _most_alike(alike: NDArray[np.float64]) -> list[tuple[int, int]]:
 def _spread(score: NDArray[np.float64], apart: NDArray[np.float64], count: int) -> list[int]:
     """Choose greedily what stands for most of the map, where a keyframe weighs more the more it matches.
 
-    So keyframes that match together outweigh one that does, a place is taken once, and where nothing matches,
-    the choice covers the map (facility location).
+    So keyframes that match together outweigh one that does, and where nothing matches, the choice covers the
+    map (facility location). A place is taken a second time only when there is no other.
     """
-    nearness = 1.0 / (1.0 + apart / PLACE_STEPS)
+    nearness = 1.0 / (1.0 + apart / HALF_STEPS)
     np.fill_diagonal(nearness, 1.0)
     weight = 1.0 + score**2
-    covered = np.zeros(len(score))
+    covered, elsewhere = np.zeros(len(score)), np.ones(len(score), bool)
     chosen: list[int] = []
     while len(chosen) < min(count, len(score)):
         gain = np.maximum(nearness - covered, 0.0) @ weight
         gain[chosen] = -1.0
-        chosen.append(int(gain.argmax()))
-        covered = np.maximum(covered, nearness[chosen[-1]])
+        best = int(np.where(elsewhere | (not elsewhere.any()), gain, -1.0).argmax())
+        chosen.append(best)
+        covered = np.maximum(covered, nearness[best])
+        elsewhere &= apart[best] > SAME_PLACE_STEPS
+        elsewhere[best] = False
     return chosen
