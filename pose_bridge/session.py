@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ from pose_bridge.keyframes.policy import KeyframePolicy
 from pose_bridge.keyframes.retrieval import Retriever
 from pose_bridge.odometry import Odometry
 from pose_bridge.relocalization import Answerer, Hypothesis, Progress, Search
-from pose_bridge.views import Prior, Question, Require, Stage, View
+from pose_bridge.views import Question, View
 
 log = logging.getLogger(__name__)
 
@@ -57,18 +58,6 @@ class Picture:
     T_base_camera: Array | None = None
     mask: NDArray[np.bool_] | None = None
     depth_m: NDArray[np.float32] | None = None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Asked:
-    """What a caller may ask of an answer; None takes the setting."""
-
-    require: Require = Require.DIRECTION
-    max_stage: Stage = Stage.CONTEXT
-    budget_s: float | None = None
-    min_probability: float | None = None
-    prior: Prior | None = None
-    seed: int = 0
 
 
 class Session:
@@ -155,6 +144,14 @@ class Session:
             self._map_odom = (epoch, since_stamp_ns, T_map_odom)
             return self.keyframes.with_map_poses(T_map_odom, epoch, since_stamp_ns)
 
+    def clear_map(self) -> None:
+        """Forget the map; what the robot has seen since its odometry last broke stays."""
+        with self._news:
+            epoch = self.odometry.epoch
+            kept = [keyframe for keyframe in self.keyframes.all() if keyframe.epoch == epoch]
+            self.keyframes.replace(dataclasses.replace(keyframe, T_map_base=None) for keyframe in kept)
+            self._map_odom = None
+
     def forget(self) -> None:
         """Drop every keyframe, the map's too, and start odometry anew."""
         with self._news:
@@ -209,8 +206,14 @@ class Session:
             return keyframe.view(keyframe.T_odom_camera), tuple(o.view(o.T_odom_camera) for o in mates)
         return keyframe.view(keyframe.T_map_camera), tuple(o.view(o.T_map_camera) for o in around)
 
-    def question(self, reference: Keyframe, target: Keyframe, asked: Asked) -> Question:
-        """Return the question where one keyframe's camera was, seen from another's, with their neighbours."""
+    def question(self, reference: Keyframe, target: Keyframe, **options: Any) -> Question:
+        """Return the question where one keyframe's camera was, seen from another's, with their neighbours.
+
+        Args:
+            reference: One keyframe.
+            target: The other.
+            options: What else a `views.Question` holds.
+        """
         (first, around_first), (second, around_second) = self.side(reference), self.side(target)
         ends = {first.id, second.id}
         left = {view.id: view for view in around_first if view.id not in ends}
@@ -222,7 +225,7 @@ class Session:
             target_context=tuple(right.values()),
             upright=True,
             common_ground=self.config.relocalize.common_ground,
-            **{item.name: getattr(asked, item.name) for item in dataclasses.fields(asked)},
+            **options,
         )
 
     def background_pair(self) -> tuple[Keyframe, Keyframe] | None:

@@ -24,7 +24,7 @@ from pose_bridge.errors import (
     UnknownKeyframeError,
 )
 from pose_bridge.geometry import rigid
-from pose_bridge.session import Asked, Picture, Session
+from pose_bridge.session import Picture, Session
 from pose_bridge.views import Require
 
 S = 10**9
@@ -216,7 +216,7 @@ def test_a_question_between_keyframes(session: Session) -> None:
     robot.map_a_room()
     robot.be_kidnapped()
     first, last = session.keyframes.all()[2], session.keyframes.all()[-2]
-    asked = session.question(first, last, Asked(require=Require.METRIC, seed=7))
+    asked = session.question(first, last, require=Require.METRIC, seed=7)
     assert (asked.reference.id, asked.target.id, asked.seed) == (first.id, last.id, 7)
     assert asked.require is Require.METRIC
     names = [view.id for view in (*asked.reference_context, *asked.target_context)]

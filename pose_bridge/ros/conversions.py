@@ -16,6 +16,7 @@ from std_msgs.msg import Header
 from pose_bridge.action import EstimateRelativePose, Relocalize
 from pose_bridge.errors import BadImageError, BadInputError, ErrorCode, PoseBridgeError
 from pose_bridge.geometry.arrays import Mask
+from pose_bridge.keyframes.keyframe import Keyframe
 from pose_bridge.msg import Hypothesis, RelativePose
 from pose_bridge.msg import View as ViewMessage
 from pose_bridge.ros import cameras, images, poses
@@ -48,6 +49,11 @@ class End:
     id: str
     stamp_ns: int
     camera_frame_id: str
+
+    @classmethod
+    def of(cls, keyframe: Keyframe) -> End:
+        """Return the end that a keyframe is."""
+        return cls(id=keyframe.id, stamp_ns=keyframe.stamp_ns, camera_frame_id=keyframe.camera_id)
 
 
 def without_numbers(message: Message) -> Message:

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the node says of its answers: on topics, on tf, and back to the goal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from rclpy.action.server import ServerGoalHandle
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import Image
+from visualization_msgs.msg import MarkerArray
+
+from pose_bridge.action import EstimateRelativePose, Relocalize
+from pose_bridge.config import Config
+from pose_bridge.control import Control
+from pose_bridge.geometry import rigid, uncertainty
+from pose_bridge.msg import Hypothesis as HypothesisMessage
+from pose_bridge.msg import RelativePose
+from pose_bridge.relocalization import Hypothesis, Progress
+from pose_bridge.ros import conversions, drawing, poses
+from pose_bridge.ros.conversions import End
+from pose_bridge.ros.frames import Frames
+from pose_bridge.session import Session
+from pose_bridge.views import Answer, Question, Stage, Translation
+
+QUEUE = QoSProfile(depth=10)
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+# Steps of a rung as the bridge names them, and how much of the rung is done by then.
+STEPS = {"matching": 0.0, "estimating": 0.4, "looking for another alignment": 0.7}
+
+
+class Outlet:
+    """Publishes answers; only accepted ones where somebody could take them for a pose."""
+
+    def __init__(self, node: Node, config: Config, session: Session, frames: Frames) -> None:
+        self._config = config
+        self._session = session
+        self._frames = frames
+        self._now_ns: Callable[[], int] = lambda: int(node.get_clock().now().nanoseconds)
+        self._relative_pose = node.create_publisher(RelativePose, "~/relative_pose", QUEUE)
+        self._audit = node.create_publisher(RelativePose, "~/relative_pose_audit", QUEUE)
+        self.loop_closures = node.create_publisher(RelativePose, "~/loop_closures", QUEUE)
+        self._pose = node.create_publisher(PoseWithCovarianceStamped, "~/pose", QUEUE)
+        self._initialpose = node.create_publisher(PoseWithCovarianceStamped, "initialpose", QUEUE)
+        self._markers = node.create_publisher(MarkerArray, "~/markers", LATCHED)
+        self._views = node.create_publisher(Image, "~/bridge_views", QoSProfile(depth=1))
+        self.entities: list[Any] = [
+            self._relative_pose,
+            self._audit,
+            self.loop_closures,
+            self._pose,
+            self._initialpose,
+            self._markers,
+            self._views,
+        ]
+
+    def answered(
+        self, question: Question, answer: Answer, reference: End, target: End, hypothesis_asked: bool = False
+    ) -> RelativePose:
+        """Publish an answer, and return it as a message."""
+        message = self.message(answer, reference, target, hypothesis_asked)
+        self._audit.publish(message)
+        if answer.accepted:
+            self._relative_pose.publish(message)
+            self._publish_pair(answer, reference, target)
+        if self._views.get_subscription_count():
+            self._views.publish(drawing.strip(question, answer))
+        return message
+
+    def message(
+        self, answer: Answer, reference: End, target: End, hypothesis_asked: bool = False
+    ) -> RelativePose:
+        """Return an answer as a message."""
+        return conversions.to_message(
+            answer, reference, target, prefix=self._config.tf.prefix, hypothesis_asked=hypothesis_asked
+        )
+
+    def localized(self, found: Hypothesis, publish: bool) -> Relocalize.Result:
+        """Publish where the robot is, and return it as a result.
+
+        Args:
+            found: That place.
+            publish: Also on initialpose, and hold map -> odom, as the parameters say.
+        """
+        best, names = found.best, self._config.frames
+        stamp_ns = best.view.stamp_ns
+        place = poses.to_stamped_pose(best.T_map_base, best.covariance, stamp_ns, names.map)
+        if (self._now_ns() - stamp_ns) * 1e-9 <= self._config.goals.max_result_age_s:
+            self._pose.publish(place)
+            if publish or self._config.goals.publish_initialpose:
+                self._initialpose.publish(self._moved_to_now(found))
+            if publish:
+                self._frames.publish_map_odom(best.T_map_odom)
+        ends = End.of(best.keyframe), End.of(best.view)
+        map_odom = poses.to_transform(best.T_map_odom, stamp_ns, names.map, names.odom)
+        return conversions.to_localized(place, self.message(best.answer, *ends), best.keyframe.id, map_odom)
+
+    def hypotheses(self, found: Sequence[Hypothesis]) -> list[HypothesisMessage]:
+        """Return places where the robot may be as messages."""
+        return [
+            conversions.to_hypothesis(
+                hypothesis.best.T_map_base,
+                hypothesis.best.covariance,
+                probability=hypothesis.probability,
+                agreeing=len(hypothesis.attempts),
+                keyframe_ids=hypothesis.keyframe_ids,
+            )
+            for hypothesis in found
+        ]
+
+    def draw(self, found: Sequence[Hypothesis]) -> None:
+        """Publish keyframes and hypotheses as markers, if someone looks."""
+        if self._markers.get_subscription_count():
+            self._markers.publish(
+                drawing.markers(
+                    self._session.keyframes.all(), found, self._config.frames, self._session.odometry.epoch
+                )
+            )
+
+    def _publish_pair(self, answer: Answer, reference: End, target: End) -> None:
+        """Both ends on tf, where the reference is a keyframe with a place of its own and there are metres."""
+        names = self._config.frames
+        known = {keyframe.id: keyframe for keyframe in self._session.keyframes.all()}
+        keyframe = known.get(reference.id)
+        if keyframe is None or answer.translation is not Translation.METRIC:
+            return
+        if keyframe.T_map_camera is not None:
+            parent, T_parent_reference = names.map, keyframe.T_map_camera
+        elif keyframe.T_odom_camera is not None and keyframe.epoch == self._session.odometry.epoch:
+            parent, T_parent_reference = names.odom, keyframe.T_odom_camera
+        else:
+            return
+        self._frames.publish_pair(reference, target, T_parent_reference, answer.T_reference_target, parent)
+
+    def _moved_to_now(self, found: Hypothesis) -> PoseWithCovarianceStamped:
+        """Where the robot is by now: who listens on initialpose cannot be trusted to move it there."""
+        best = found.best
+        newest = self._session.odometry.newest
+        stamp_ns, T_then_now = best.view.stamp_ns, np.eye(4)
+        if newest is not None and newest[1].epoch == best.view.epoch and best.view.T_odom_base is not None:
+            stamp_ns, T_then_now = newest[0], rigid.relative(best.view.T_odom_base, newest[1].T_odom_base)
+        covariance = uncertainty.compose_right(best.T_map_base, best.covariance, T_then_now)
+        T_map_base = np.asarray(best.T_map_base @ T_then_now)
+        return poses.to_initial_pose(T_map_base, covariance, stamp_ns, self._config.frames.map)
+
+
+class Feedback:
+    """Tells a goal's caller how far its question has come."""
+
+    def __init__(self, handle: ServerGoalHandle, to_message: Callable[[Answer], RelativePose]) -> None:
+        self._handle = handle
+        self._to_message = to_message
+        self._stage, self._progress = Stage.NONE, 0.0
+        self._best: RelativePose | None = None
+
+    def step(self, what: str, control: Control) -> None:
+        """The bridge begins a step."""
+        rung, _, step = what.partition(": ")
+        stage = Stage.__members__.get(rung.upper(), self._stage)
+        if stage is not self._stage:
+            self._stage, self._progress = stage, 0.0
+        self._progress = max(self._progress, STEPS.get(step, 0.0))
+        feedback = conversions.to_feedback(self._stage, self._progress, control.elapsed_s, self._best)
+        self._publish(feedback)
+
+    def better(self, answer: Answer) -> None:
+        """The bridge has a better answer than before."""
+        if answer.accepted:
+            self._best = self._to_message(answer)
+
+    def search(self, progress: Progress, control: Control) -> None:
+        """The search for the robot begins a step."""
+        self._publish(
+            Relocalize.Feedback(
+                state=int(progress.state),
+                advice=int(progress.advice),
+                candidates_done=progress.done,
+                candidates_total=progress.total,
+                elapsed_s=control.elapsed_s,
+            )
+        )
+
+    def _publish(self, feedback: EstimateRelativePose.Feedback | Relocalize.Feedback) -> None:
+        if self._handle.is_active:
+            self._handle.publish_feedback(feedback)

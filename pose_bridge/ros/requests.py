@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goals ask, in the house's own terms: views that they bring along, or name by keyframe or time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from numpy.typing import NDArray
+
+from pose_bridge.action import EstimateRelativePose
+from pose_bridge.errors import BadInputError, NoViewsError
+from pose_bridge.geometry import rigid
+from pose_bridge.keyframes.keyframe import Keyframe
+from pose_bridge.msg import LoopClosureCandidate
+from pose_bridge.msg import View as ViewMessage
+from pose_bridge.ros import conversions, poses
+from pose_bridge.ros.conversions import End
+from pose_bridge.session import Session
+from pose_bridge.views import Question, View
+
+
+class Requests:
+    """Reads goals.
+
+    Args:
+        session: Has the keyframes that goals name.
+        T_base_camera: Where a camera sits at a time, by its frame: (4, 4) or None.
+    """
+
+    def __init__(
+        self, session: Session, T_base_camera: Callable[[str, int], NDArray[np.float64] | None]
+    ) -> None:
+        self._session = session
+        self._T_base_camera = T_base_camera
+
+    def question(self, goal: EstimateRelativePose.Goal) -> tuple[Question, End, End]:
+        """Return what a goal asks, and what to say of its two ends.
+
+        Raises:
+            BadInputError: Of whatever it holds; the message says what.
+            UnknownKeyframeError: It names a keyframe that is not there.
+        """
+        reference, around_reference, first = self._side(goal.reference, goal.reference_context, "reference")
+        target, around_target, second = self._side(goal.target, goal.target_context, "target")
+        ends = {reference.id, target.id}
+        left = {view.id: view for view in around_reference if view.id not in ends}
+        right = {view.id: view for view in around_target if view.id not in ends | left.keys()}
+        question = Question(
+            reference=reference,
+            target=target,
+            reference_context=tuple(left.values()),
+            target_context=tuple(right.values()),
+            upright=True,  # odometry and maps have z up (REP-105)
+            common_ground=self._session.config.relocalize.common_ground,
+            **conversions.question_options(goal),
+        )
+        return question, first, second
+
+    def loop_closure(self, candidate: LoopClosureCandidate) -> tuple[Question, End, End]:
+        """Return what a SLAM system asks; as `question`."""
+        goal = EstimateRelativePose.Goal(
+            reference=candidate.reference,
+            target=candidate.target,
+            use_prior=candidate.use_prior,
+            prior=candidate.prior,
+        )
+        return self.question(goal)
+
+    def views(self, messages: Sequence[ViewMessage]) -> list[Keyframe] | None:
+        """Return the pictures that a search is to start from, the newest first; None: those at hand.
+
+        Raises:
+            BadInputError: Of whatever they hold.
+            UnknownKeyframeError: A keyframe that is not there.
+            NoViewsError: Where the robot was by odometry when it took one of them is not known.
+        """
+        if not messages:
+            return None
+        named = [self._keyframe(message, f"view_{index}") for index, message in enumerate(messages)]
+        if len({keyframe.id for keyframe in named}) != len(named):
+            raise BadInputError("a picture is among the views twice")
+        return sorted(named, key=lambda keyframe: -keyframe.stamp_ns)
+
+    def place(
+        self, message: PoseWithCovarianceStamped, map_frame: str
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Return a guess of T_map_base, (4, 4), with its covariance, (6, 6); None if there is none.
+
+        Raises:
+            BadInputError: Not in the map, or no pose.
+        """
+        if not message.header.frame_id:
+            return None
+        if message.header.frame_id != map_frame:
+            raise BadInputError(f"the prior must be in {map_frame}, got {message.header.frame_id!r}")
+        guess = poses.to_prior(message.pose)
+        return guess.T_reference_target, guess.covariance
+
+    def _side(
+        self, message: ViewMessage, context: Sequence[ViewMessage], name: str
+    ) -> tuple[View, tuple[View, ...], End]:
+        """One end of a question, what is around it, and what to say of the end."""
+        epoch = self._session.odometry.epoch
+        if conversions.has_picture(message):
+            view = conversions.to_view(message, name)
+            end = End(id=name, stamp_ns=view.stamp_ns, camera_frame_id=_frame(message))
+        else:
+            keyframe = self._named(message)
+            epoch = keyframe.epoch
+            end = End.of(keyframe)
+            if not context:
+                return *self._session.side(keyframe), end
+            view = keyframe.view(keyframe.T_odom_camera)
+        around = (self._view(other, f"{name}_context_{i}", epoch) for i, other in enumerate(context))
+        return view, tuple(around), end
+
+    def _view(self, message: ViewMessage, name: str, epoch: int) -> View:
+        """A view around an end, with its pose where that is in the end's own frame."""
+        if conversions.has_picture(message):
+            return conversions.to_view(message, name)
+        keyframe = self._named(message)
+        return keyframe.view(keyframe.T_odom_camera if keyframe.epoch == epoch else None)
+
+    def _named(self, message: ViewMessage) -> Keyframe:
+        stamp_ns = poses.from_stamp(message.camera_info.header.stamp)
+        if not message.keyframe_id and stamp_ns == 0:
+            raise BadInputError("a view needs a picture, the id of a keyframe, or the stamp of one")
+        return self._session.named(message.keyframe_id, stamp_ns)
+
+    def _keyframe(self, message: ViewMessage, name: str) -> Keyframe:
+        if not conversions.has_picture(message):
+            return self._named(message)
+        view = conversions.to_view(message, name)
+        frame = _frame(message)
+        pose = self._session.odometry.at(view.stamp_ns)
+        if pose is None:
+            raise NoViewsError(f"{name}: odometry does not reach its time, {view.stamp_ns} ns")
+        T_base_camera = self._T_base_camera(frame, view.stamp_ns)
+        if view.T_side_camera is not None and T_base_camera is not None:
+            pose = dataclasses.replace(pose, T_odom_base=view.T_side_camera @ rigid.inverse(T_base_camera))
+        return Keyframe(
+            id=name,
+            stamp_ns=view.stamp_ns,
+            image=view.image,
+            camera=view.camera,
+            camera_id=frame,
+            epoch=pose.epoch,
+            T_odom_base=pose.T_odom_base,
+            T_base_camera=T_base_camera,
+            mask=view.mask,
+            depth_m=view.depth_m,
+        )
+
+
+def _frame(message: ViewMessage) -> str:
+    """The camera's own tf frame."""
+    picture = message.image if len(message.image.data) else message.compressed_image
+    return str(picture.header.frame_id)
