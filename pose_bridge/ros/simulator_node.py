@@ -71,6 +71,7 @@ class SimulatorConfig:
     kidnap: str = setting("opposite", "where the robot is set down: opposite, or same_side")
     speed: float = setting(1.0, "seconds of the story in one second; not 1 needs `clock`", low=0.1, high=20.0)
     clock: bool = setting(False, "publish /clock, for nodes with use_sim_time; stamps are then the story's")
+    listeners: int = setting(0, "begin when so many listen to pictures and odometry", low=0, high=100)
     rate_hz: float = setting(10.0, "pictures per second of the story", low=0.1, high=float(ODOMETRY_HZ))
     width: int = setting(320, "of the pictures, pixels", low=32, high=1920)
     height: int = setting(240, "of the pictures, pixels", low=32, high=1080)
@@ -177,6 +178,7 @@ class Simulator(Node):
 
     def __init__(self) -> None:
         super().__init__(NAME)
+        self._film: Film | None = None
         self.config = config = _declared(self)
         self._build = config.build
         self._room = Room(config.style_seed, config.room_seed)
@@ -185,7 +187,7 @@ class Simulator(Node):
         self._kidnapping: kidnap.Kidnapping | None = None
         self._pending: Moment | None = None
         self._pending_ns = 0
-        self._resume_s = 0.0
+        self._begun, self._resume_s = False, 0.0
         self._act = ""
         self._advertise()
         film = self._first_film()
@@ -197,7 +199,8 @@ class Simulator(Node):
 
     def destroy_node(self) -> None:
         """Stop rendering, too."""
-        self._film.stop()
+        if self._film is not None:
+            self._film.stop()
         super().destroy_node()
 
     # --- topics
@@ -269,6 +272,7 @@ class Simulator(Node):
             self._carry(Film(playback.told(frames, TICK_S), self.config, AHEAD), "kidnapped")
 
     def _carry(self, film: Film, act: str) -> None:
+        assert self._film is not None
         self._film.stop()
         self._kidnapped.publish(Empty())
         self._resume_s = time.monotonic() + CARRY_S
@@ -302,12 +306,20 @@ class Simulator(Node):
     def _go_on(self) -> None:
         """Publish the moments whose time has come."""
         while (late_ns := self._now_ns() - self._stamp_ns - TICK_NS) >= 0:
-            moment = self._film.take() if time.monotonic() >= self._resume_s else None
+            moment = self._film.take() if self._film is not None and self._may_go_on() else None
             if moment is None:
                 self._wait(late_ns)
                 return
             self._stamp_ns += TICK_NS
             self._publish(moment)
+
+    def _may_go_on(self) -> bool:
+        """Whether the robot is not being carried, and its listeners have come; they may leave again."""
+        if not self._begun:
+            topics = [topic for topic in (self._image, self._compressed, self._odom) if topic is not None]
+            counts = [topic.get_subscription_count() for topic in topics]
+            self._begun = max(counts[:-1]) >= self.config.listeners <= counts[-1]
+        return self._begun and time.monotonic() >= self._resume_s
 
     def _wait(self, late_ns: int) -> None:
         """Nothing can be published yet."""
