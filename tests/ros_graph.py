@@ -17,17 +17,29 @@ _count = itertools.count(os.getpid() * 7)
 class Graph:
     """Makes nodes and lets them talk."""
 
-    def __init__(self, context: Any, executor: Any) -> None:
-        self._context = context
-        self._executor = executor
-        self.nodes: list[Any] = []
+    def __init__(self, domain_id: int) -> None:
+        from rclpy.executors import SingleThreadedExecutor
+
+        self._domain_id = domain_id
+        self._contexts: list[Any] = []
+        self._nodes: list[Any] = []
+        self._context = self._new_context()
+        self._executor = SingleThreadedExecutor(context=self._context)
 
     def node(self, name: str, **more: Any) -> Any:
         from rclpy.node import Node
 
         node = Node(name, context=self._context, **more)
         self._executor.add_node(node)
-        self.nodes.append(node)
+        self._nodes.append(node)
+        return node
+
+    def stranger(self, name: str, **more: Any) -> Any:
+        """A node as if in another process; it hears nothing."""
+        from rclpy.node import Node
+
+        node = Node(name, context=self._new_context(), **more)
+        self._nodes.append(node)
         return node
 
     def until(self, true: Callable[[], Any], meanwhile: Callable[[], Any] = lambda: None) -> bool:
@@ -38,19 +50,26 @@ class Graph:
             self._executor.spin_once(timeout_sec=0.02)
         return bool(true())
 
+    def close(self) -> None:
+        for node in self._nodes:
+            node.destroy_node()
+        for context in self._contexts:
+            context.shutdown()
+
+    def _new_context(self) -> Any:
+        import rclpy
+
+        context = rclpy.Context()
+        rclpy.init(context=context, domain_id=self._domain_id)
+        self._contexts.append(context)
+        return context
+
 
 @contextmanager
 def graph() -> Iterator[Graph]:
-    import rclpy
-    from rclpy.executors import SingleThreadedExecutor
-
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=1 + next(_count) % 100)
-    made = Graph(context, SingleThreadedExecutor(context=context))
+    made = Graph(domain_id=1 + next(_count) % 100)
     try:
         yield made
     finally:
-        for node in made.nodes:
-            node.destroy_node()
-        rclpy.shutdown(context=context)
+        made.close()

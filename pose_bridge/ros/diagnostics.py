@@ -7,10 +7,10 @@ import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
@@ -19,30 +19,15 @@ from pose_bridge.config import Config
 from pose_bridge.errors import ErrorCode, PoseBridgeError
 from pose_bridge.ros import poses, publishers
 from pose_bridge.ros.publishers import Wanted
+from pose_bridge.ros.streams import ERROR, WARN, Finding, Streams, status
 from pose_bridge.session import Session
 from pose_bridge.views import Answer
 from pose_bridge.worker.client import WorkerClient, WorkerState
 
-Finding = tuple[bytes, str]
-
-OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-
-NS = 1e9
-MOST_ARRIVALS = 10_000
 RECENT_VERDICTS = 30
 FAILED_LATELY_S = 60.0
 NOT_MOVED = "has not moved"  # the one reason not to keep a picture that is nothing to worry about
 
-# What is missing without a topic, and how bad that is.
-_NEEDED = {
-    "image": (ERROR, ""),
-    "camera_info": (ERROR, "pictures cannot be used without their calibration"),
-    "odom": (WARN, "no answer is in metres, and the robot cannot be found in its map"),
-    "depth": (WARN, "pictures wait for it in vain"),
-    "mask": (WARN, "pictures wait for it in vain"),
-}
-_ONCE = {"camera_info", "mask"}  # one message is good for all that follows
-_FAST_DDS = "large pictures are lost unless both nodes are started with the profile config/fastdds.xml"
 _BROKEN = {
     ErrorCode.UNKNOWN,
     ErrorCode.MODEL_MISSING,
@@ -53,46 +38,22 @@ _BROKEN = {
 }
 
 
-class _Stream:
-    """What came on one topic."""
-
-    def __init__(self) -> None:
-        self.wanted: Wanted | None = None
-        self.arrivals_s: deque[float] = deque(maxlen=MOST_ARRIVALS)
-        self.received = 0
-        self.stamp_ns = 0
-        self.failures = 0
-        self.failed_s = -math.inf
-        self.error = ""
-
-    def silent_s(self, now_s: float) -> float:
-        """Time since the last message; infinite before the first."""
-        return now_s - self.arrivals_s[-1] if self.arrivals_s else math.inf
-
-    def rate_hz(self, now_s: float, window_s: float) -> float:
-        """Messages per second lately."""
-        lately = [arrival for arrival in self.arrivals_s if arrival >= now_s - window_s]
-        return (len(lately) - 1) / (now_s - lately[0]) if len(lately) > 1 else 0.0
-
-
 class Health:
-    """Told by all parts of a node what happens, by any thread; reports it once a second.
+    """Told by all parts of a node what happens, in any thread; says what is wrong, if something is.
 
     Args:
         node: Whose clock and graph it looks at.
-        config: The group `diagnostics`, and what it measures others by.
+        config: The group `diagnostics`, and what topics are measured by.
         now_s: A clock that never goes back, in seconds.
     """
 
     def __init__(self, node: Node, config: Config, now_s: Callable[[], float] = time.monotonic) -> None:
         self._node = node
-        self._config = config
-        self._settings = config.diagnostics
+        self._silence_s = config.diagnostics.silence_s
         self._now_s = now_s
         self._publisher = node.create_publisher(DiagnosticArray, "diagnostics", QoSProfile(depth=10))
         self._lock = threading.Lock()  # guards what follows
-        self._streams: dict[str, _Stream] = {}
-        self._kept_s = -math.inf
+        self._streams = Streams(config, now_s)
         self._verdicts: Counter[str] = Counter()
         self._recent: deque[str] = deque(maxlen=RECENT_VERDICTS)
         self._goals: Counter[str] = Counter()
@@ -103,31 +64,19 @@ class Health:
     # --- what happens
 
     def watch(self, topic: str, subscription: Subscription) -> None:
-        """Report from now on whether something arrives; topics that may well be silent are passed over.
+        """Look at a topic from now on, unless it is one that may well be silent.
 
         Args:
             topic: As `heard` calls it; image/compressed is one with image.
             subscription: To it.
         """
-        name = topic.partition("/")[0]
-        if name in _NEEDED:
-            with self._lock:
-                self._stream(name).wanted = Wanted.by(subscription)
+        with self._lock:
+            self._streams.watch(topic.partition("/")[0], Wanted.by(subscription))
 
     def heard(self, topic: str, stamp: Time) -> None:
         """A message arrived."""
         with self._lock:
-            stream = self._stream(topic)
-            stream.received += 1
-            stream.arrivals_s.append(self._now_s())
-            stream.stamp_ns = poses.from_stamp(stamp)
-
-    def kept(self, why_not: str) -> None:
-        """A picture became a keyframe, or why it did not."""
-        with self._lock:
-            self._kept_s = self._now_s()
-            self._verdicts[why_not] += 1
-            self._recent.append(why_not)
+            self._streams.heard(topic, poses.from_stamp(stamp))
 
     def failed(self, topic: str, error: Exception) -> None:
         """A message could not be used, or a callback failed.
@@ -137,9 +86,14 @@ class Health:
             error: Why.
         """
         with self._lock:
-            stream = self._stream(topic)
-            stream.failures += 1
-            stream.failed_s, stream.error = self._now_s(), str(error) or type(error).__name__
+            self._streams.failed(topic, error)
+
+    def kept(self, why_not: str) -> None:
+        """A picture became a keyframe, or why it did not."""
+        with self._lock:
+            self._streams.picture_used()
+            self._verdicts[why_not] += 1
+            self._recent.append(why_not)
 
     def answered(self, answer: Answer) -> None:
         """A question was answered, be it with no."""
@@ -184,21 +138,25 @@ class Health:
         """Return all that is known."""
         now = self._node.get_clock().now()
         with self._lock:
-            wanted = {name: stream.wanted for name, stream in self._streams.items() if stream.wanted}
-        seen = {name: publishers.look_up(self._node, topic) for name, topic in wanted.items()}
+            wanted = self._streams.wanted
+        found = {name: publishers.look_up(self._node, topic) for name, topic in wanted.items()}
         with self._lock:
-            statuses = [
-                self._itself(now.nanoseconds),
-                *(self._topic(name, found, now.nanoseconds) for name, found in seen.items()),
-                self._keyframes(session),
-                self._questions(),
-                self._worker(active, worker),
-            ]
-        message = DiagnosticArray(status=statuses)
+            message = DiagnosticArray(
+                status=[
+                    self._of_node(now.nanoseconds),
+                    *(self._streams.status(name, who, now.nanoseconds) for name, who in found.items()),
+                    self._of_keyframes(session),
+                    self._of_goals(),
+                    self._of_worker(worker, active),
+                ]
+            )
         message.header.stamp = now.to_msg()
+        for each in message.status:
+            each.name = f"{self._node.get_name()}: {each.name}"
+            each.hardware_id = self._node.get_fully_qualified_name()
         return message
 
-    def _itself(self, now_ns: int) -> DiagnosticStatus:
+    def _of_node(self, now_ns: int) -> DiagnosticStatus:
         simulated = bool(self._node.get_clock().ros_time_is_active)
         if now_ns != self._clock[0]:
             self._clock = now_ns, self._now_s()
@@ -207,110 +165,46 @@ class Health:
         def findings() -> Iterator[Finding]:
             if simulated and now_ns == 0:
                 yield ERROR, "use_sim_time is set, and nothing publishes /clock"
-            elif still_s > self._settings.silence_s:
+            elif still_s > self._silence_s:
                 yield WARN, f"the clock has stood still for {still_s:.1f} s"
-            for name, stream in self._streams.items():
-                if stream.wanted is None and self._failed_lately(stream):
-                    yield WARN, f"{name}: {stream.error}"
+            yield from self._streams.elsewhere()
 
         values = {"simulated_time": float(simulated), "clock_still_s": still_s}
-        return self._status("node", findings(), "the clock runs", values)
+        return status("node", findings(), "the clock runs", values)
 
-    def _topic(self, name: str, found: publishers.Publishers, now_ns: int) -> DiagnosticStatus:
-        now_s, stream = self._now_s(), self._streams[name]
-        rate_hz = stream.rate_hz(now_s, self._settings.window_s)
-        values: dict[str, float | str] = {
-            "topic": found.wanted.topic,
-            "publishers": float(len(found.fitting)),
-            "received": float(stream.received),
-            "rate_hz": rate_hz,
-            "silent_s": stream.silent_s(now_s),
-            "behind_now_s": (now_ns - stream.stamp_ns) / NS if stream.received else math.nan,
-            "failures": float(stream.failures),
-            "last_error": stream.error,
-        }
-        findings = [*self._silence(name, found), *self._uses(name), *self._timing(name, rate_hz, now_ns)]
-        return self._status(name, iter(findings), f"{rate_hz:.1f} Hz", values)
-
-    def _silence(self, name: str, found: publishers.Publishers) -> Iterator[Finding]:
-        stream, (level, lost) = self._streams[name], _NEEDED[name]
-        silent_s = stream.silent_s(self._now_s())
-        if silent_s <= self._settings.silence_s or (name in _ONCE and stream.received):
-            if found.misfits:
-                yield WARN, f"one of several publishers is not heard: {'; '.join(found.misfits)}"
-            return
-        why = found.why_silent()
-        if found.fitting and name in ("image", "depth"):
-            why += f"; {_FAST_DDS}"
-        yield level, why + (f" ({lost})" if lost else "")
-
-    def _uses(self, name: str) -> Iterator[Finding]:
-        """What cannot be used: pictures until one can, a calibration until a picture can be used with it."""
-        stream = self._streams[name]
-        if name in ("image", "camera_info") and stream.failed_s > self._kept_s:
-            yield ERROR, stream.error
-        elif self._failed_lately(stream):
-            yield WARN, f"some could not be used: {stream.error}"
-
-    def _timing(self, name: str, rate_hz: float, now_ns: int) -> Iterator[Finding]:
-        stream, odometry = self._streams[name], self._streams.get("odom")
-        if not rate_hz:
-            return
-        if name == "image" and rate_hz < self._settings.min_image_hz:
-            yield WARN, f"only {rate_hz:.1f} Hz arrive; {_FAST_DDS}"
-        if name == "odom" and rate_hz < 1.0 / self._config.odometry.max_gap_s:
-            yield WARN, f"only {rate_hz:.1f} Hz: the base's place between two reports is not known"
-        silence_s = self._settings.silence_s
-        if name == "image" and odometry is not None and odometry.silent_s(self._now_s()) <= silence_s:
-            ahead_s = (stream.stamp_ns - odometry.stamp_ns) / NS
-            if ahead_s > self._config.image.patience_s or -ahead_s > self._config.odometry.history_s:
-                yield (
-                    ERROR,
-                    f"pictures are stamped {abs(ahead_s):.2f} s {'after' if ahead_s > 0 else 'before'} "
-                    "odometry, so it is not known where they were taken; synchronize the clocks",
-                )
-        behind_s = (now_ns - stream.stamp_ns) / NS
-        if abs(behind_s) > self._settings.max_offset_s and name not in _ONCE:
-            yield (
-                WARN,
-                f"stamped {abs(behind_s):.2f} s {'before' if behind_s > 0 else 'after'} now; "
-                "synchronize the clocks, or set use_sim_time if this is a recording",
-            )
-
-    def _keyframes(self, session: Session) -> DiagnosticStatus:
-        kept = session.keyframes.all()
-        mapped = len(session.keyframes.mapped())
+    def _of_keyframes(self, session: Session) -> DiagnosticStatus:
+        held, mapped = session.keyframes.all(), len(session.keyframes.mapped())
 
         def findings() -> Iterator[Finding]:
+            refused = Counter(why for why in self._recent if why not in ("", NOT_MOVED))
             if not self._verdicts:
                 yield ERROR, "no picture could be used yet"
-            refused = Counter(why for why in self._recent if why not in ("", NOT_MOVED))
-            if refused.total() > RECENT_VERDICTS // 2:
-                yield WARN, f"most pictures are not kept, the last ones as: {refused.most_common(1)[0][0]}"
-            if kept and kept[-1].T_base_camera is None:
+            if sum(refused.values()) > RECENT_VERDICTS // 2:
+                yield WARN, f"most pictures are not kept, lately as: {refused.most_common(1)[0][0]}"
+            if held and held[-1].T_base_camera is None:
                 yield (
                     WARN,
-                    f"it is not known where camera {kept[-1].camera_id!r} sits on the robot: "
+                    f"it is not known where camera {held[-1].camera_id!r} sits on the robot: "
                     "publish it on tf, or set extrinsics",
                 )
 
         values = {
-            "keyframes": float(len(kept)),
+            "keyframes": float(len(held)),
             "mapped": float(mapped),
-            "pictures_used": float(sum(self._verdicts.values())),
+            "pictures": float(sum(self._verdicts.values())),
             **{f"not kept: {why}" if why else "kept": float(n) for why, n in self._verdicts.items()},
         }
-        text = f"{len(kept)} keyframes, {mapped} with a place in the map"
-        return self._status("keyframes", findings(), text, values)
+        text = f"{len(held)} keyframes, {mapped} with a place in the map"
+        return status("keyframes", findings(), text, values)
 
-    def _questions(self) -> DiagnosticStatus:
+    def _of_goals(self) -> DiagnosticStatus:
+        names = ("accepted", "abstained", "localized", *self._goals)
+        values = {name: float(self._goals[name]) for name in names}
         findings = [] if self._goal_trouble is None else [self._goal_trouble]
-        values = {name: float(self._goals[name]) for name in ("accepted", "abstained")}
-        values |= {name: float(count) for name, count in sorted(self._goals.items())}
-        text = f"{self._goals['accepted']} accepted, {self._goals['abstained']} answered with no"
-        return self._status("questions", iter(findings), text, values)
+        text = ", ".join(f"{count:g} {name}" for name, count in values.items())
+        return status("goals", findings, text, values)
 
-    def _worker(self, active: bool, worker: WorkerClient) -> DiagnosticStatus:
+    def _of_worker(self, worker: WorkerClient, active: bool) -> DiagnosticStatus:
         state, failure = worker.state, worker.last_failure
 
         def findings() -> Iterator[Finding]:
@@ -330,27 +224,4 @@ class Health:
             "last_failure": failure,
         }
         text = state.value if active else "stopped: the node is not active"
-        return self._status("worker", findings(), text, values)
-
-    def _failed_lately(self, stream: _Stream) -> bool:
-        return self._now_s() - stream.failed_s < self._settings.window_s
-
-    def _stream(self, name: str) -> _Stream:
-        return self._streams.setdefault(name, _Stream())
-
-    def _status(
-        self, name: str, findings: Iterator[Finding], otherwise: str, values: Mapping[str, float | str]
-    ) -> DiagnosticStatus:
-        """Return a status that says the worst that was found."""
-        level, message = max(findings, key=lambda finding: finding[0], default=(OK, otherwise))
-        return DiagnosticStatus(
-            level=level,
-            name=f"{self._node.get_name()}: {name}",
-            message=message,
-            hardware_id=self._node.get_fully_qualified_name(),
-            values=[KeyValue(key=key, value=_text(value)) for key, value in values.items()],
-        )
-
-
-def _text(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.6g}"
+        return status("worker", findings(), text, values)

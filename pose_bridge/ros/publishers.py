@@ -14,8 +14,10 @@ from rclpy.qos import (
     qos_check_compatible,
 )
 from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 _COMPRESSED = "/compressed"
+_UNKNOWN_NODE = "_NODE_NAME_UNKNOWN_"  # rmw_dds_common, while a publisher is discovered before its node
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def look_up(node: Node, wanted: Wanted) -> Publishers:
     """Return who publishes what we listen to, as far as it was discovered."""
     fitting, misfits, other_kinds = [], [], []
     for publisher in node.get_publishers_info_by_topic(wanted.topic):
-        name = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
+        name = _name(publisher)
         if publisher.topic_type != wanted.kind:
             other_kinds.append(publisher.topic_type)
         elif reason := misfit(publisher.qos_profile, wanted.qos):
@@ -112,6 +114,12 @@ def misfit(offered: QoSProfile, asked: QoSProfile) -> str:
     if not found and fits == QoSCompatibility.ERROR:
         found.append(reason)
     return ", ".join(found)
+
+
+def _name(publisher: TopicEndpointInfo) -> str:
+    if publisher.node_name == _UNKNOWN_NODE:
+        return "a node without a name yet"
+    return f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
 
 
 def _other_transport(wanted: Wanted) -> str:
