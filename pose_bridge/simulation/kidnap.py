@@ -13,7 +13,7 @@ from pose_bridge.errors import BadInputError
 from pose_bridge.geometry.arrays import Array
 from pose_bridge.simulation import driving
 from pose_bridge.simulation.driving import Move
-from pose_bridge.simulation.furnished import Room
+from pose_bridge.simulation.furnished import CELL_M, Room
 from pose_bridge.simulation.robot import DEFAULT_BUILD, Build, Frame, Place, Robot
 
 FRAME_S = 0.2
@@ -23,6 +23,7 @@ BEHIND_RAD = np.radians(100.0)  # from that direction at least, the robot looks 
 NEAR_SIDE, FAR_SIDE = 0.45, 0.55  # shares of the room's width that are mapped, and where it is set down then
 NEAR_M, NEAR_RAD = 1.2, np.radians(40.0)  # to a mapped view, when set down on the same side
 DRIVE_M = 2.0
+DIRECTIONS = 24  # that are looked into for a way
 TRIES = 500
 
 
@@ -49,7 +50,7 @@ class Kidnapping:
 
 
 def kidnap(room: Room, seed: int, kind: Kind, build: Build = DEFAULT_BUILD) -> Kidnapping:
-    """Map a room, carry the robot elsewhere; there it spins once around and drives 2 m where it can.
+    """Map a room, carry the robot elsewhere; there it spins once around and drives 2 m.
 
     Raises:
         BadInputError: The room has no place for it; take another seed.
@@ -148,18 +149,25 @@ def _set_down(room: Room, rng: np.random.Generator, kind: Kind, across: int, map
 
 
 def _look_around(room: Room, rng: np.random.Generator, place: Place, kind: Kind, across: int) -> list[Move]:
-    """Once around, then straight on towards where there is most room, `DRIVE_M` at most."""
-    best, best_m = place.yaw_rad, 0.0
-    for yaw in rng.permutation(np.linspace(-np.pi, np.pi, 24, endpoint=False)):
-        free_m = _free_m(room, place, float(yaw), kind, across)
-        if free_m > best_m:
-            best, best_m = float(yaw), free_m
-    return [Move(turn_rad=2.0 * np.pi), driving.turn_to(place, best), Move(distance_m=best_m)]
+    """Once around, then straight on towards where there is most room, as often as it takes for `DRIVE_M`."""
+    moves, left_m = [Move(turn_rad=2.0 * np.pi)], DRIVE_M
+    while left_m > CELL_M:
+        here = driving.after(place, moves)
+        ways = [
+            (_free_m(room, here, float(yaw_rad), left_m, kind, across), float(yaw_rad))
+            for yaw_rad in rng.permutation(np.linspace(-np.pi, np.pi, DIRECTIONS, endpoint=False))
+        ]
+        way_m, yaw_rad = max(ways, key=lambda way: way[0])
+        if way_m == 0.0:
+            raise BadInputError("the robot cannot move where it was set down; take another seed")
+        moves += [driving.turn_to(here, yaw_rad), Move(distance_m=way_m)]
+        left_m -= way_m
+    return moves
 
 
-def _free_m(room: Room, place: Place, yaw_rad: float, kind: Kind, across: int) -> float:
-    """How far the robot gets, `DRIVE_M` at most, without leaving its side of the room."""
-    for distance_m in np.arange(DRIVE_M, 0.0, -0.1):
+def _free_m(room: Room, place: Place, yaw_rad: float, most_m: float, kind: Kind, across: int) -> float:
+    """How far the robot gets without leaving its side of the room, in steps of a cell."""
+    for distance_m in np.arange(most_m, 0.0, -CELL_M):
         end = place[:2] + distance_m * np.array([np.cos(yaw_rad), np.sin(yaw_rad)])
         stays = kind is not Kind.OPPOSITE or _depth(room, end[None], across)[0] > FAR_SIDE
         if stays and driving.clear(room, place[:2], end):

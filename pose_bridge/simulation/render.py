@@ -80,7 +80,7 @@ def render(
     image = cv2.resize(_sampled(scene, atlas, hits), size, interpolation=cv2.INTER_AREA).astype(np.float32)
     bright = _lit(lights.on(scene.surfaces, T_world_camera[:3, 3]), hits)
     image *= cv2.resize(bright, size, interpolation=cv2.INTER_AREA)[:, :, None]
-    return Picture(np.clip(image + 0.5, 0.0, 255.0).astype(np.uint8), _depth_m(scene, hits, camera))
+    return Picture(np.clip(image + 0.5, 0.0, 255.0).astype(np.uint8), _depth_m(scene, hits))
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,12 +195,29 @@ def _lit(corners: Array, hits: _Hits) -> NDArray[np.float32]:
     return np.asarray(constant + by_u * hits.u + (by_v + by_both * hits.u) * hits.v)
 
 
-def _depth_m(scene: _Scene, hits: _Hits, camera: Camera) -> NDArray[np.float32]:
-    """Depth at the centres of pixels, of the rectangle that their first sample sees."""
-    owner = hits.owner[::SAMPLES, ::SAMPLES]
-    a, b, c = (np.append(column, np.nan)[owner] for column in scene.maps[:, 2].T)
-    y, x = (np.arange(length) + 0.5 for length in owner.shape)
-    return np.asarray(1.0 / (a * x + b * y[:, None] + c), np.float32)
+def _depth_m(scene: _Scene, hits: _Hits) -> NDArray[np.float32]:
+    """Depth at the centres of pixels."""
+    owners = np.stack([hits.owner[r::SAMPLES, c::SAMPLES] for r in range(SAMPLES) for c in range(SAMPLES)])
+    y, x = (np.arange(length, dtype=np.float64) + 0.5 for length in owners.shape[1:])
+    a, b, c = (np.append(column, np.nan)[owners[0]] for column in scene.maps[:, 2].T)
+    nearness = a * x + b * y[:, None] + c
+    rows, columns = np.nonzero((owners != owners[0]).any(axis=0))
+    nearness[rows, columns] = _nearest(scene, owners[:, rows, columns], x[columns], y[rows])
+    return np.asarray(1.0 / nearness, np.float32)
+
+
+def _nearest(scene: _Scene, owners: NDArray[np.intp], x: Array, y: Array) -> Array:
+    """1 / depth of the nearest of some rectangles (-1 for none), (K, N), that hold the point.
+
+    Where none does, as at a seam, of the one that misses it by least.
+    """
+    maps = np.concatenate([scene.maps, np.full((1, 3, 3), np.nan)])[owners]
+    U, V, W = np.einsum("knij,jn->ikn", maps, np.stack([x, y, np.ones_like(x)]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        miss = np.maximum(np.abs(U / W - 0.5), np.abs(V / W - 0.5)) - 0.5
+    rank = np.where((miss <= 0.0) & (W > 0.0), W, -miss)
+    best = np.where(np.isnan(W) | (W <= 0.0), -np.inf, rank).argmax(axis=0)
+    return np.asarray(np.take_along_axis(W, best[None], axis=0)[0])
 
 
 def _unit(vectors: Array) -> Array:

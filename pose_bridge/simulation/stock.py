@@ -255,7 +255,7 @@ class _Maker:
         wide, low, high = rng.uniform(0.9, 1.8), rng.uniform(0.7, 1.0), rng.uniform(1.9, 2.2)
         face, sill = self._keep(textures.window(rng, wide, high - low)), self._woods[0][1]
         pane = cuboid((-wide / 2, -0.01, low), (wide / 2, -WALL_GAP_M, high), {"front": face}, sheen=0.1)
-        board = self._board((-wide / 2 - 0.05, -0.18, low - 0.03), (wide / 2 + 0.05, -WALL_GAP_M, low), sill)
+        board = self._board((-wide / 2 - 0.05, -0.06, low - 0.03), (wide / 2 + 0.05, -WALL_GAP_M, low), sill)
         return Surfaces.join([pane, board])
 
     def _door(self) -> Surfaces:
