@@ -193,8 +193,8 @@ def _draw_links(canvas: Pixels, starts: Array, ends: Array) -> None:
     """
     order = np.argsort(starts[:, 1], kind="stable")
     shown = order[np.unique(np.linspace(0, len(order) - 1, min(MOST_POINTS, len(order))).astype(int))]
-    hues = np.linspace(0, 255, len(shown)).astype(np.uint8)[:, None]
-    colours = cv2.applyColorMap(hues, cv2.COLORMAP_JET)[:, 0, ::-1].tolist() if len(shown) else []
+    hues = np.linspace(20, 235, len(shown)).astype(np.uint8)[:, None]
+    colours = cv2.applyColorMap(hues, cv2.COLORMAP_TURBO)[:, 0, ::-1].tolist() if len(shown) else []
     for index, colour in zip(shown, colours, strict=True):
         start, end = (tuple(int(c) for c in np.floor(point[index])) for point in (starts, ends))
         cv2.line(canvas, start, end, colour, 1, cv2.LINE_AA)
