@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
-from geometry_msgs.msg import Point, Pose
+from geometry_msgs.msg import Point
 from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 from std_msgs.msg import ColorRGBA
@@ -31,6 +31,7 @@ MOST_POINTS = 60
 MAPPED, UNMAPPED, HYPOTHESIS = (0.12, 0.38, 0.66), (0.6, 0.6, 0.6), (0.78, 0.21, 0.17)
 FAINT = 0.35
 FRUSTUM_DEPTH_M = 0.2
+EDGES = np.array([[0, 1], [0, 2], [0, 3], [0, 4], [1, 2], [2, 3], [3, 4], [4, 1]])  # of `_corners`
 LINE_M = 0.01
 ARROW_M = (0.5, 0.08, 0.08)
 ELLIPSE_SIGMAS = 2.448  # 95 % of a normal distribution in the plane
@@ -96,14 +97,9 @@ def _frusta(namespace: str, frame: str, placed: Sequence[tuple[Keyframe, Array]]
     """Return cameras as the outlines of what they see, all in one marker."""
     marker = _marker(namespace, 0, frame, Marker.LINE_LIST, colour)
     marker.scale.x = LINE_M
-    for keyframe, T_frame_camera in placed:
-        corners = rigid.transform(T_frame_camera, _corners(keyframe))
-        tip, rim = corners[0], corners[1:]
-        for start, end in [
-            *((tip, corner) for corner in rim),
-            *zip(rim, np.roll(rim, -1, axis=0), strict=True),
-        ]:
-            marker.points += [_point(start), _point(end)]
+    lines = [rigid.transform(T, _corners(keyframe))[EDGES].reshape(-1, 3) for keyframe, T in placed]
+    # at once: on some platforms each assignment is checked point by point
+    marker.points = [_point(end) for end in np.concatenate(lines)] if lines else []
     return marker
 
 
@@ -155,7 +151,6 @@ def _marker(namespace: str, number: int, frame: str, kind: int, colour: Colour, 
     red, green, blue = colour
     marker = Marker(ns=namespace, id=number, type=kind, action=Marker.ADD, frame_locked=True)
     marker.header.frame_id = frame  # no stamp: it stands there at all times
-    marker.pose = Pose()
     marker.color = ColorRGBA(r=red, g=green, b=blue, a=alpha)
     return marker
 
