@@ -37,11 +37,12 @@ class Buffer:
     made: "Buffer"
 
     def __init__(self):
+        self._static = {}
         self.clear()
         Buffer.made = self
 
     def clear(self):
-        self._static, self._moving = {}, {}
+        self._moving = {}  # what is static stays, as it is told only once
 
     def set_transform(self, transform, authority):
         key = transform.header.frame_id, transform.child_frame_id
@@ -142,7 +143,22 @@ def test_tf_wins_where_it_has_the_camera(ros, tf):
     assert frames_.T_base_camera("arm_camera", 6 * S) is None  # it moves: where it is then, nobody said
     assert frames_.T_base_camera("base_link", S)[0, 3] == 9.0  # a driver that names no frame of its own
     frames_.forget()
-    assert frames_.T_base_camera("camera", S)[0, 3] == 9.0
+    assert frames_.T_base_camera("arm_camera", 5 * S)[0, 3] == 9.0
+    assert frames_.T_base_camera("camera", S) == pytest.approx(T_B)
+
+
+def test_with_the_real_tf(ros):
+    pytest.importorskip("tf2_ros", reason="ROS from wheels has no tf2_ros")
+    told = Frames(ros.node("a"), Config())
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    publisher = ros.node("b").create_publisher(TFMessage, "/tf_static", latched)
+    publisher.publish(poses.to_tf([poses.to_transform(T_B, S, "base_link", "camera")]))
+    assert ros.until(lambda: told.T_base_camera("camera", 5 * S) is not None)
+    assert told.T_base_camera("camera", 5 * S) == pytest.approx(T_B)
+    assert told.T_map_odom(5 * S, T_B) is None
+    told.forget()
+    assert told.T_base_camera("camera", 5 * S) == pytest.approx(T_B)
+    told.close()
 
 
 def test_map_odom_as_others_publish_it(ros, tf):
