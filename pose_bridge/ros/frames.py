@@ -43,7 +43,6 @@ class Frames:
     """
 
     def __init__(self, node: Node, config: Config) -> None:
-        self._node = node
         self._names = config.frames
         self._settings = config.tf
         self._T_base_camera = _optical(config.extrinsics) if config.extrinsics.known else None
