@@ -35,9 +35,7 @@ PHOTOGRAPHS = (0.97, 0.79, 0.48, 0.21, 0.10)
 TOLERANCE = 0.10
 DISTANCE_M = (1.0, 3.5)
 AGITATION_RADPS = 0.15  # a robot that looks at something does not stand perfectly still
-NEAR_M = (
-    0.6  # what is seen this near to a piece of furniture's middle is that piece, or stands before it closely
-)
+NEAR_M = 0.6  # what is seen this near to the middle of a piece of furniture is that piece, or close before it
 TRIES = 20000
 RENDERED = 40
 Row = dict[str, Any]
@@ -87,15 +85,15 @@ def pair(room: Room, build: Build, bin_deg: tuple[int, int], rng: np.random.Gene
     places = room.free_places()
     for _ in range(TRIES):
         point = room.pieces_m[rng.integers(len(room.pieces_m))]
-        ways = point[:2] - places
+        ends = places[rng.choice(len(places), 2, replace=False)]
+        ways = point[:2] - ends
         yaws, distances_m = np.arctan2(ways[:, 1], ways[:, 0]), np.linalg.norm(ways, axis=1)
-        a, b = rng.integers(len(places), size=2)
-        ratio = distances_m[b] / distances_m[a]
-        turn_deg = abs(np.degrees(between(yaws[a], yaws[b])))
+        ratio, turn_deg = distances_m[1] / distances_m[0], abs(np.degrees(between(*yaws)))
         fits = bin_deg[0] <= turn_deg < bin_deg[1] and 1.0 <= ratio < RATIO[bin_deg]
-        if fits and DISTANCE_M[0] < distances_m[a] < DISTANCE_M[1]:
+        if fits and DISTANCE_M[0] < distances_m[0] < DISTANCE_M[1]:
             first, second = (
-                frame(room, build, *places[k], yaws[k], (6, int(rng.integers(2**31)))) for k in (a, b)
+                frame(room, build, *end, yaw_rad, (6, int(rng.integers(2**31))))
+                for end, yaw_rad in zip(ends, yaws, strict=True)
             )
             if sees(first, point) and sees(second, point):
                 return Pair((first, second))
