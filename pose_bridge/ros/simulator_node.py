@@ -9,7 +9,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from rclpy.clock import ClockType
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.timer import Timer
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Empty, Header, String
@@ -48,7 +49,7 @@ TICK_NS = NS // ODOMETRY_HZ
 TICK_S = TICK_NS / NS
 AHEAD = 2 * ODOMETRY_HZ  # ticks that a story is rendered ahead of time
 AHEAD_DRIVEN = ODOMETRY_HZ // 5  # the same when somebody drives, who would not like to wait
-CARRY_S = 0.5  # without odometry and pictures, while the robot is carried
+CARRY_S = 1.0  # without odometry and pictures, while the robot is carried; it says so half-way
 COMMAND_S = 0.5  # for which a command holds
 SHORTEST_TIMER_S = 0.005
 
@@ -188,14 +189,14 @@ class Simulator(Node):
         self._pending: Moment | None = None
         self._pending_ns = 0
         self._begun, self._resume_s = False, 0.0
+        self._half_way: Timer | None = None
         self._act = ""
         self._advertise()
         film = self._first_film()
         self._start_s, self._start_ns = time.monotonic(), time.time_ns()
         self._stamp_ns = self._start_ns
         self._play(film)
-        period_s = max(TICK_S / config.speed, SHORTEST_TIMER_S)
-        self.create_timer(period_s, self._go_on, clock=NodeClock(clock_type=ClockType.STEADY_TIME))
+        self._in_steady_time(max(TICK_S / config.speed, SHORTEST_TIMER_S), self._go_on)
 
     def destroy_node(self) -> None:
         """Stop rendering, too."""
@@ -274,9 +275,16 @@ class Simulator(Node):
     def _carry(self, film: Film, act: str) -> None:
         assert self._film is not None
         self._film.stop()
-        self._kidnapped.publish(Empty())
         self._resume_s = time.monotonic() + CARRY_S
         self._play(film, act)
+        if self._half_way is None:
+            self._half_way = self._in_steady_time(CARRY_S / 2.0, self._tell)
+
+    def _tell(self) -> None:
+        """What was sent before has arrived by now, and what comes later has yet to be sent."""
+        self.destroy_timer(self._half_way)
+        self._half_way = None
+        self._kidnapped.publish(Empty())
 
     def _play(self, film: Film, act: str = "") -> None:
         self._film, self._pending = film, None
@@ -299,6 +307,9 @@ class Simulator(Node):
         return (speed_mps, turn_radps) if time.monotonic() < until_s else (0.0, 0.0)
 
     # --- time
+
+    def _in_steady_time(self, period_s: float, callback: Callable[[], None]) -> Timer:
+        return self.create_timer(period_s, callback, clock=NodeClock(clock_type=ClockType.STEADY_TIME))
 
     def _now_ns(self) -> int:
         return self._start_ns + int((time.monotonic() - self._start_s) * self.config.speed * NS)
@@ -323,7 +334,7 @@ class Simulator(Node):
 
     def _wait(self, late_ns: int) -> None:
         """Nothing can be published yet."""
-        if self._clock_out is None:
+        if self._clock_out is None or (self._begun and time.monotonic() < self._resume_s):
             self._stamp_ns += late_ns
         else:
             self._start_ns -= late_ns

@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A kidnapped robot finds itself, over real ROS 2: `make demo`.
+
+A simulated robot maps a furnished room, looking across it, and is carried to the other side. There it turns
+and drives, and the node says where it is; the truth is shown beside. Then it is carried to a room that it
+never saw, where the node has to say that it does not know.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import figure
+import numpy as np
+import witness
+from processes import DemoError, Process
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+
+from pose_bridge.errors import ErrorCode
+from pose_bridge.geometry import distances, uncertainty
+from pose_bridge.keyframes import store
+from pose_bridge.ros import poses
+from pose_bridge.simulation.furnished import Room
+from pose_bridge.simulation.robot import DEFAULT_BUILD
+from pose_bridge.views import Stage
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "build" / "demo"
+MAP = "demo"
+STYLE_SEED, ROOM_SEED, STRANGER_SEED, SEED = 1, 0, 1, 1
+SPEED = 4.0
+PICTURES_HZ = 5.0
+BUDGET_S, STRANGER_BUDGET_S = 40.0, 10.0
+START_S, STORY_S, ANSWER_S = 30.0, 90.0, 10.0
+MAX_ERROR_M, MAX_ERROR_DEG = 0.25, 5.0
+HONEST = {ErrorCode.NOT_LOCALIZED, ErrorCode.AMBIGUOUS, ErrorCode.NEED_MOTION}
+ADVICE = ("", "turn", "move", "bring more light")
+TICK_S = 0.05
+
+
+@dataclass(frozen=True)
+class Found:
+    """An answer beside the truth.
+
+    Attributes:
+        T_true: T_world_base when the picture that answered was taken, (4, 4).
+        T_answer: T_map_base, (4, 4); the map's frame is the world's.
+        covariance: Of the answer, (6, 6).
+        stamp_ns: Of that picture.
+        keyframe_id: The map's keyframe that it was bridged to.
+        stage: The rung.
+        probability: Of the answer.
+        seconds: From asking to knowing.
+    """
+
+    T_true: np.ndarray
+    T_answer: np.ndarray
+    covariance: np.ndarray
+    stamp_ns: int
+    keyframe_id: str
+    stage: Stage
+    probability: float
+    seconds: float
+
+    @property
+    def error(self) -> np.ndarray:
+        """(dt, dr), metres and radians, (6,)."""
+        return uncertainty.error_vector(self.T_answer, self.T_true)
+
+    @property
+    def sigmas(self) -> np.ndarray:
+        """Of the same, (6,)."""
+        return np.sqrt(np.diag(self.covariance))
+
+    @property
+    def error_m(self) -> float:
+        """Distance from the truth."""
+        return float(np.linalg.norm(self.error[:3]))
+
+    @property
+    def error_deg(self) -> float:
+        """Angle from the truth."""
+        return distances.rotation_error_deg(self.T_answer[:3, :3], self.T_true[:3, :3])
+
+    @property
+    def right(self) -> bool:
+        """Whether the robot is where the node says."""
+        return self.error_m <= MAX_ERROR_M and self.error_deg <= MAX_ERROR_DEG
+
+
+class Demo:
+    """The story, step by step."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._processes: list[Process] = []
+        self._doing = ""
+        self.witness = witness.start()
+
+    def start(self) -> None:
+        """Start node and simulator, and say where the map lies."""
+        mount = DEFAULT_BUILD
+        node = {
+            "autostart": True,
+            "use_sim_time": True,
+            "image.reliability": "reliable",
+            "map.directory": OUT,
+            "extrinsics.known": True,
+            "extrinsics.x_m": mount.camera_forward_m,
+            "extrinsics.z_m": mount.camera_height_m,
+            "extrinsics.pitch_rad": mount.camera_pitch_rad,
+        }
+        simulator = {
+            "style_seed": STYLE_SEED,
+            "room_seed": ROOM_SEED,
+            "stranger_seed": STRANGER_SEED,
+            "seed": SEED,
+            "speed": SPEED,
+            "clock": True,
+            "rate_hz": PICTURES_HZ,
+            "listeners": 2,
+        }
+        for module, parameters in (("node", node), ("simulator_node", simulator)):
+            self._processes.append(Process(module, parameters, OUT / f"{module}.log"))
+        self.wait("starting the node", self.witness.set_map_pose.service_is_ready, START_S)
+        known = self.wait("furnishing a room, and starting the robot", self.witness.T_world_odom, START_S)
+        self.told("map", self.witness.ask_map_pose(*known))
+
+    def map(self) -> list[Any]:
+        """Let the robot map the room; returns the keyframes."""
+        self.wait("the robot maps the room", lambda: "tour, done" in self.witness.acts, STORY_S, self._seen)
+        self.told("save_map", self.witness.save_map.call_async(_named(self.witness.save_map, MAP)))
+        return list(store.load_map(OUT, MAP))
+
+    def carry(self, how: Any, doing: str) -> int:
+        """Have the robot carried; returns the stamp of the last picture before."""
+        carried = self.witness.carried_ns
+        times = len(carried) + 1
+        self.told(how.srv_name, how.call_async(how.srv_type.Request()))
+        self.wait(doing, lambda: len(carried) == times and max(self.witness.truth) > carried[-1], START_S)
+        return carried[-1]
+
+    def ask(self, budget_s: float) -> tuple[Any, float]:
+        """Ask where the robot is; returns the result and the seconds that it took."""
+        start_s, words = time.monotonic(), [""]
+
+        def hear(feedback: Any) -> None:
+            words[0] = _told(feedback)
+
+        doing = "it looks around; where is it?"
+        self.wait(doing, self.witness.relocalize.server_is_ready, ANSWER_S)
+        handle = self.wait(doing, self.witness.ask_where(budget_s, hear).result, ANSWER_S)
+        getting = handle.get_result_async()
+        done = self.wait(doing, getting.result, budget_s + ANSWER_S, lambda: words[0])
+        return done.result, time.monotonic() - start_s
+
+    def compared(self, result: Any, seconds: float) -> Found:
+        """An answer beside the truth."""
+        stamp_ns = poses.from_stamp(result.pose.header.stamp)
+        T_answer, covariance = poses.from_pose_with_covariance(result.pose.pose)
+        return Found(
+            T_true=self.witness.truth[stamp_ns],
+            T_answer=T_answer,
+            covariance=covariance,
+            stamp_ns=stamp_ns,
+            keyframe_id=result.keyframe_id,
+            stage=Stage(result.relative_pose.stage),
+            probability=float(result.relative_pose.probability),
+            seconds=seconds,
+        )
+
+    def told(self, what: str, future: Any) -> Any:
+        """Wait for a service's response, which must be a good one."""
+        response = self.wait(self._doing, future.result, ANSWER_S)
+        if getattr(response, "error_code", 0) or not getattr(response, "success", True):
+            said = getattr(response, "error_msg", "") or response.message
+            raise DemoError(f"{what} was refused: {said}")
+        return response
+
+    def wait(
+        self, doing: str, ready: Callable[[], Any], limit_s: float, more: Callable[[], str] = lambda: ""
+    ) -> Any:
+        """Return what `ready` returns once that is something; meanwhile show what is being done."""
+        start_s = time.monotonic()
+        if doing != self._doing:
+            self._doing = doing
+            self._console.print(f"[dim]{_clock()}[/dim] {doing}")
+        with Status(doing, console=self._console) as status:
+            while not (value := ready()):
+                for process in self._processes:
+                    process.check()
+                passed_s = time.monotonic() - start_s
+                if passed_s > limit_s:
+                    raise DemoError(f"{doing}: not done after {limit_s:.0f} s; see the logs in {OUT}")
+                status.update(f"{doing} ({passed_s:.0f} s) {more()}")
+                time.sleep(TICK_S)
+        return value
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        for process in reversed(self._processes):
+            process.stop()
+        self.witness.close()
+
+    def _seen(self) -> str:
+        return f"{len(self.witness.truth)} pictures"
+
+
+def table(found: Found) -> Table:
+    """True pose, answered pose, and the error against its covariance."""
+    result = Table(title="Where the robot is, in the map's frame", title_justify="left")
+    for name in ("", "truth", "answer", "error", "sigma", "error / sigma"):
+        result.add_column(name, justify="right" if name else "left")
+    true, answered = _numbers(found.T_true), _numbers(found.T_answer)
+    names = ("x (m)", "y (m)", "z (m)", "roll (°)", "pitch (°)", "yaw (°)")
+    for index, name in enumerate(names):
+        unit, digits = (1.0, 3) if index < 3 else (np.degrees(1.0), 2)
+        error, sigma = unit * found.error[index], unit * found.sigmas[index]
+        cells = [f"{value:.{digits}f}" for value in (true[index], answered[index], error, sigma)]
+        result.add_row(name, *cells, f"{error / sigma:+.1f}")
+    return result
+
+
+def verdict(found: Found) -> str:
+    """The same in a sentence."""
+    return (
+        f"off by {found.error_m:.2f} m and {found.error_deg:.1f}°, by the {found.stage.name.lower()} rung "
+        f"with probability {found.probability:.2f}, in {found.seconds:.1f} s"
+    )
+
+
+def summary(found: Found | None, code: ErrorCode, stranger_code: ErrorCode, seconds: float) -> dict[str, Any]:
+    """The content of result.json."""
+    kidnapped: dict[str, Any] = {"error_code": code.name, "localized": found is not None and found.right}
+    if found is not None:
+        kidnapped |= {
+            "T_map_base": found.T_answer.tolist(),
+            "T_map_base_true": found.T_true.tolist(),
+            "covariance": found.covariance.tolist(),
+            "error_m": found.error_m,
+            "error_deg": found.error_deg,
+            "error_sigmas": (found.error / found.sigmas).tolist(),
+            "nees": uncertainty.nees(found.T_answer, found.covariance, found.T_true),
+            "stage": found.stage.name,
+            "probability": found.probability,
+            "keyframe_id": found.keyframe_id,
+            "seconds": found.seconds,
+        }
+    stranger = {"error_code": stranger_code.name, "abstained": stranger_code in HONEST}
+    passed = kidnapped["localized"] and stranger["abstained"]
+    return {"passed": passed, "seconds": seconds, "kidnapped": kidnapped, "stranger": stranger}
+
+
+def play(demo: Demo, console: Console) -> bool:
+    """The whole story; returns whether both ends came out right."""
+    start_s = time.monotonic()
+    demo.start()
+    keyframes = demo.map()
+    console.print(f"        {len(keyframes)} keyframes are in the map")
+    since_ns = demo.carry(demo.witness.kidnap, "it is carried to the other side")
+    result, seconds = demo.ask(BUDGET_S)
+    code, found = ErrorCode(result.error_code), None
+    if code is ErrorCode.NONE:
+        found = demo.compared(result, seconds)
+        console.print(f"        [bold]{'found' if found.right else 'WRONG'}[/bold]: {verdict(found)}")
+        console.print(table(found))
+    else:
+        console.print(f"        [bold]{code.name}[/bold]: {result.error_msg}")
+    until_ns = demo.carry(demo.witness.stranger, "it is carried to a room that it never saw")
+    result, seconds = demo.ask(STRANGER_BUDGET_S)
+    stranger = ErrorCode(result.error_code)
+    meaning = "and rightly so: it never saw this room" if stranger in HONEST else "but it never saw this room"
+    console.print(f"        [bold]{stranger.name}[/bold] {meaning}. {result.error_msg}")
+    if found is not None:
+        room = Room(STYLE_SEED, ROOM_SEED)
+        figure.draw(found, keyframes, demo.witness, (since_ns, until_ns), OUT / "kidnapped_robot.png", room)
+    outcome = summary(found, code, stranger, time.monotonic() - start_s)
+    (OUT / "result.json").write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
+    return bool(outcome["passed"])
+
+
+def main() -> int:
+    """Exit code 0 if both ends came out right, 1 if not, 2 if something broke, 130 after Ctrl-C."""
+    console = Console(highlight=False)
+    OUT.mkdir(parents=True, exist_ok=True)
+    for leftover in ("kidnapped_robot.png", "result.json"):
+        (OUT / leftover).unlink(missing_ok=True)
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    demo = Demo(console)
+    try:
+        passed = play(demo, console)
+    except DemoError as error:
+        console.print(f"[bold]error:[/bold] {error}", soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 130
+    finally:
+        demo.close()
+    for name in ("kidnapped_robot.png", "result.json"):
+        console.print(f"{(OUT / name).relative_to(ROOT)}")
+    console.print(
+        "[bold]Both came out right.[/bold]" if passed else "[bold]It did not come out right.[/bold]"
+    )
+    return 0 if passed else 1
+
+
+def _numbers(T: np.ndarray) -> list[float]:
+    """x, y, z in metres; roll, pitch, yaw in degrees."""
+    R = T[:3, :3]
+    angles = (
+        np.arctan2(R[2, 1], R[2, 2]),
+        np.arcsin(np.clip(-R[2, 0], -1.0, 1.0)),
+        np.arctan2(R[1, 0], R[0, 0]),
+    )
+    return [*T[:3, 3].tolist(), *np.degrees(angles).tolist()]
+
+
+def _told(feedback: Any) -> str:
+    states = ("looking for places", "bridging", "checking", "waiting for motion")
+    tried = f"{states[feedback.state]}, {feedback.candidates_done} of {feedback.candidates_total} tried"
+    advice = ADVICE[feedback.advice]
+    return f"{tried}; {advice}" if advice else tried
+
+
+def _named(client: Any, name: str) -> Any:
+    return client.srv_type.Request(name=name)
+
+
+def _clock() -> str:
+    return time.strftime("%H:%M:%S")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

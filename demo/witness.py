@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's own ROS node: it sees what the robot really does, and asks pose_bridge where it is."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import rclpy
+from geometry_msgs.msg import PoseStamped
+from nav_msgs.msg import Odometry
+from rclpy.action import ActionClient
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.task import Future
+from sensor_msgs.msg import Image
+from std_msgs.msg import Empty, String
+from std_srvs.srv import Trigger
+
+from pose_bridge.action import Relocalize
+from pose_bridge.geometry import rigid
+from pose_bridge.ros import images, poses
+from pose_bridge.srv import MapFile, SetMapPose
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+MANY = QoSProfile(depth=200)
+
+
+class Witness(Node):
+    """Remembers everything by its stamp in nanoseconds; spins in a thread of its own.
+
+    Attributes:
+        truth: T_world_base of every picture, (4, 4).
+        odometry: T_odom_base, (4, 4).
+        pictures: RGB, (H, W, 3).
+        carried_ns: Newest stamp when the robot was carried away, each time.
+        acts: What the simulator said of its story, in order.
+        strips: Views that bridged, as pose_bridge shows them, RGB.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("witness")
+        self.truth: dict[int, np.ndarray] = {}
+        self.odometry: dict[int, np.ndarray] = {}
+        self.pictures: dict[int, np.ndarray] = {}
+        self.carried_ns: list[int] = []
+        self.acts: list[str] = []
+        self.strips: dict[int, np.ndarray] = {}
+        self._hear(PoseStamped, "simulator/truth", lambda m: self.truth.update(_posed(m, m.pose)))
+        self._hear(Odometry, "odom", lambda m: self.odometry.update(_posed(m, m.pose.pose)))
+        self._hear(Image, "image", lambda m: self.pictures.update({_stamp_ns(m): images.decode(m)}))
+        self._hear(Image, "pose_bridge/bridge_views", self._on_strip)
+        self._hear(Empty, "pose_bridge/kidnapped", lambda m: self.carried_ns.append(max(self.truth)))
+        self._hear(String, "simulator/act", lambda m: self.acts.append(m.data), LATCHED)
+        self.kidnap = self.create_client(Trigger, "simulator/kidnap")
+        self.stranger = self.create_client(Trigger, "simulator/stranger")
+        self.set_map_pose = self.create_client(SetMapPose, "pose_bridge/set_map_pose")
+        self.save_map = self.create_client(MapFile, "pose_bridge/save_map")
+        self.relocalize = ActionClient(self, Relocalize, "pose_bridge/relocalize")
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def T_world_odom(self) -> tuple[int, np.ndarray] | None:
+        """The first moment of which truth and odometry are known; None before there is one."""
+        known = sorted(self.truth.keys() & self.odometry.keys())
+        if not known:
+            return None
+        return known[0], self.truth[known[0]] @ rigid.inverse(self.odometry[known[0]])
+
+    def ask_map_pose(self, stamp_ns: int, T_map_odom: np.ndarray) -> Future:
+        """Say where odometry lies in the map since then."""
+        transform = poses.to_transform(T_map_odom, stamp_ns, "map", "odom")
+        return self.set_map_pose.call_async(SetMapPose.Request(map_odom=transform))
+
+    def ask_where(self, budget_s: float, on_feedback: Callable[[Any], None]) -> Future:
+        """Ask where the robot is; the future holds the goal's handle."""
+        goal = Relocalize.Goal(budget_s=budget_s, wait_for_motion=True)
+        return self.relocalize.send_goal_async(goal, lambda message: on_feedback(message.feedback))
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self._executor.shutdown()
+        self._thread.join(2.0)
+        self.destroy_node()
+
+    def _hear(self, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile = MANY) -> None:
+        self.create_subscription(kind, topic, callback, qos)
+
+    def _on_strip(self, message: Image) -> None:
+        self.strips[_stamp_ns(message)] = images.decode(message)
+
+    def _spin(self) -> None:
+        with contextlib.suppress(ExternalShutdownException):
+            self._executor.spin()
+
+
+def _stamp_ns(message: Any) -> int:
+    return poses.from_stamp(message.header.stamp)
+
+
+def _posed(message: Any, pose: Any) -> dict[int, np.ndarray]:
+    return {_stamp_ns(message): poses.to_matrix(pose)}
+
+
+def start() -> Witness:
+    """Join the graph; Ctrl-C stays with the demo."""
+    rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+    return Witness()
