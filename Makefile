@@ -23,10 +23,10 @@ unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test lint demo clean photos
+.PHONY: help test lint demo photographs clean photos
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 test: $(ROS) ## run every test
 	POSE_BRIDGE_TEST_ROS=1 $(BIN)/python -m pytest -q --durations=5
@@ -37,7 +37,10 @@ lint: $(READY) ## style, types, and which module may import which
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
-demo: photos $(READY) ## the pose between two photographs, with a figure (PHOTOS=folder)
+demo: $(ROS) ## a kidnapped robot finds itself, over real ROS; look at build/demo
+	$(BIN)/python demo/kidnapped_robot.py
+
+photographs: photos $(READY) ## the pose between two photographs, with a figure (PHOTOS=folder)
 	@mkdir -p $(dir $(FIGURE))
 	$(BIN)/pose_bridge estimate "$(PHOTOS)/$(REFERENCE)" "$(PHOTOS)/$(TARGET)" \
 	    --reference-context "$(PHOTOS)/$(REFERENCE_CONTEXT)" --target-context "$(PHOTOS)/$(TARGET_CONTEXT)" \
@@ -49,7 +52,7 @@ clean: ## remove .venv and everything that was built
 
 photos:
 	@test -f "$(PHOTOS)/$(REFERENCE)" && test -f "$(PHOTOS)/$(TARGET)" || { echo "There is no $(PHOTOS)/$(REFERENCE) with\
-	 $(TARGET): give your own photographs with make demo PHOTOS=folder REFERENCE=a.jpg TARGET=b.jpg\
+	 $(TARGET): give your own photographs with make photographs PHOTOS=folder REFERENCE=a.jpg TARGET=b.jpg\
 	 REFERENCE_CONTEXT='near_a*.jpg' TARGET_CONTEXT='near_b*.jpg' CAMERAS=cameras.json." >&2; exit 2; }
 
 # The stamp is touched last, so a failed installation is tried again.
