@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,11 @@ MANY = QoSProfile(depth=500)
 LONG_S = 60.0
 
 
-def simulator(**parameters: Any) -> subprocess.Popen:
+@contextmanager
+def simulator(**parameters: Any) -> Iterator[subprocess.Popen]:
     pairs = [f"{name}:={str(value).lower()}" for name, value in parameters.items()]
     arguments = [argument for pair in pairs for argument in ("-p", pair)]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "pose_bridge.ros.simulator_node", "--ros-args", *arguments],
         env={
             **os.environ,
@@ -55,15 +57,17 @@ def simulator(**parameters: Any) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
     )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def stopped(process: subprocess.Popen) -> tuple[int, str]:
     """Exit code and what it said on stderr."""
     process.send_signal(signal.SIGINT)
-    try:
-        _, said = process.communicate(timeout=LONG_S)
-    finally:
-        process.kill()
+    _, said = process.communicate(timeout=LONG_S)
     return process.returncode, said
 
 
@@ -127,86 +131,90 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
 
 def test_what_a_mapping_robot_sends_fits_together_until_it_is_kidnapped(listener: Listener) -> None:
     config = SimulatorConfig(**SMALL, kidnap="same_side", clock=True)
-    process = simulator(
+    with simulator(
         **SMALL, kidnap="same_side", clock=True, listeners=1, depth=True, transport="both", rate_hz=RATE_HZ
-    )
-    pictures = listener.until(lambda: listener.heard["image"][14:] and listener.heard["image"][:14], process)
-    stamps = [poses.from_stamp(message.header.stamp) for message in pictures]
-    assert set(np.diff(stamps)) == {PERIOD_NS}  # one picture per stamp, at the rate, none left out
-    for name in ("camera_info", "depth", "image/compressed", "simulator/truth"):
-        listener.until(lambda name=name: set(stamps) <= set(listener.by_stamp(name)), process)
-    around = {stamp + offset for stamp in stamps for offset in (0, TICK_NS)}
-    listener.until(lambda: around <= set(listener.by_stamp("odom")), process)
-    before = {name: list(messages) for name, messages in listener.heard.items()}
-    images_by, info_by, odom_by, truth_by = (
-        listener.by_stamp(name) for name in ("image", "camera_info", "odom", "simulator/truth")
-    )
-    assert set(np.diff(sorted(odom_by))) == {TICK_NS}
-    for stamp in stamps:
-        assert cameras.to_camera(info_by[stamp]) == config.build.camera
-    assert {m.header.frame_id for m in before["image"] + before["camera_info"]} == {"camera_optical_frame"}
+    ) as process:
+        pictures = listener.until(
+            lambda: listener.heard["image"][14:] and listener.heard["image"][:14], process
+        )
+        stamps = [poses.from_stamp(message.header.stamp) for message in pictures]
+        assert set(np.diff(stamps)) == {PERIOD_NS}  # one picture per stamp, at the rate, none left out
+        for name in ("camera_info", "depth", "image/compressed", "simulator/truth"):
+            listener.until(lambda name=name: set(stamps) <= set(listener.by_stamp(name)), process)
+        around = {stamp + offset for stamp in stamps for offset in (0, TICK_NS)}
+        listener.until(lambda: around <= set(listener.by_stamp("odom")), process)
+        before = {name: list(messages) for name, messages in listener.heard.items()}
+        images_by, info_by, odom_by, truth_by = (
+            listener.by_stamp(name) for name in ("image", "camera_info", "odom", "simulator/truth")
+        )
+        assert set(np.diff(sorted(odom_by))) == {TICK_NS}
+        for stamp in stamps:
+            assert cameras.to_camera(info_by[stamp]) == config.build.camera
+        assert {m.header.frame_id for m in before["image"] + before["camera_info"]} == {
+            "camera_optical_frame"
+        }
 
-    first, last = stamps[0], stamps[-1]
-    T_world_odom = [
-        poses.to_matrix(truth_by[stamp].pose) @ rigid.inverse(poses.to_matrix(odom_by[stamp].pose.pose))
-        for stamp in (first, last)
-    ]
-    sigma = np.sqrt(np.reshape(odom_by[last].pose.covariance, (6, 6)).diagonal())
-    drift = rigid.relative(*T_world_odom)
-    assert np.abs(drift[:2, 3]).max() < 5.0 * sigma[0]
-    assert abs(drift[1, 0]) < 5.0 * sigma[5]
-    moved = rigid.relative(*(poses.to_matrix(truth_by[stamp].pose) for stamp in (first, last)))
-    assert not np.allclose(moved, np.eye(4), atol=1e-3)
-    assert odom_by[last].twist.twist.linear.x or odom_by[last].twist.twist.angular.z
+        first, last = stamps[0], stamps[-1]
+        T_world_odom = [
+            poses.to_matrix(truth_by[stamp].pose) @ rigid.inverse(poses.to_matrix(odom_by[stamp].pose.pose))
+            for stamp in (first, last)
+        ]
+        sigma = np.sqrt(np.reshape(odom_by[last].pose.covariance, (6, 6)).diagonal())
+        drift = rigid.relative(*T_world_odom)
+        assert np.abs(drift[:2, 3]).max() < 5.0 * sigma[0]
+        assert abs(drift[1, 0]) < 5.0 * sigma[5]
+        moved = rigid.relative(*(poses.to_matrix(truth_by[stamp].pose) for stamp in (first, last)))
+        assert not np.allclose(moved, np.eye(4), atol=1e-3)
+        assert odom_by[last].twist.twist.linear.x or odom_by[last].twist.twist.angular.z
 
-    raw, small = images.decode(images_by[first]), listener.by_stamp("image/compressed")[first]
-    assert np.abs(images.decode_compressed(small).astype(float) - raw).mean() < 12.0
-    assert raw.std() > 5.0
-    depth_m = images.decode_depth(listener.by_stamp("depth")[first])
-    assert depth_m.shape == raw.shape[:2]
-    assert 0.1 < np.nanmedian(depth_m) < 12.0
+        raw, small = images.decode(images_by[first]), listener.by_stamp("image/compressed")[first]
+        assert np.abs(images.decode_compressed(small).astype(float) - raw).mean() < 12.0
+        assert raw.std() > 5.0
+        depth_m = images.decode_depth(listener.by_stamp("depth")[first])
+        assert depth_m.shape == raw.shape[:2]
+        assert 0.1 < np.nanmedian(depth_m) < 12.0
 
-    mount = before["/tf_static"][0].transforms[0]
-    assert (mount.header.frame_id, mount.child_frame_id) == ("base_link", "camera_optical_frame")
-    assert poses.transform_to_matrix(mount.transform) == pytest.approx(config.build.T_base_camera)
-    moving = {poses.from_stamp(m.transforms[0].header.stamp): m.transforms[0] for m in before["/tf"]}
-    assert poses.transform_to_matrix(moving[last].transform) == pytest.approx(
-        poses.to_matrix(odom_by[last].pose.pose)
-    )
-    clock = {poses.from_stamp(m.clock) for m in before["/clock"]}
-    assert clock >= set(stamps[:-1])
-    assert before["pose_bridge/kidnapped"] == []
+        mount = before["/tf_static"][0].transforms[0]
+        assert (mount.header.frame_id, mount.child_frame_id) == ("base_link", "camera_optical_frame")
+        assert poses.transform_to_matrix(mount.transform) == pytest.approx(config.build.T_base_camera)
+        moving = {poses.from_stamp(m.transforms[0].header.stamp): m.transforms[0] for m in before["/tf"]}
+        assert poses.transform_to_matrix(moving[last].transform) == pytest.approx(
+            poses.to_matrix(odom_by[last].pose.pose)
+        )
+        clock = {poses.from_stamp(m.clock) for m in before["/clock"]}
+        assert clock >= set(stamps[:-1])
+        assert before["pose_bridge/kidnapped"] == []
 
-    assert listener.ask("simulator/kidnap", process).success
-    listener.until(lambda: listener.heard["pose_bridge/kidnapped"], process)
-    newest = max(listener.by_stamp("image"))  # what was sent before has arrived by then
-    after = listener.until(lambda: [s for s in listener.by_stamp("image") if s > newest], process)
-    assert len(listener.heard["pose_bridge/kidnapped"]) == 1
-    assert listener.acts()[-1] == "kidnapped"
-    anew = listener.until(lambda: listener.by_stamp("odom").get(min(after)), process)
-    anew = poses.to_matrix(anew.pose.pose)
-    assert np.linalg.norm(anew[:2, 3]) < 0.1  # odometry begins anew
-    code, said = stopped(process)
-    assert code == 0
-    assert "Traceback" not in said
+        assert listener.ask("simulator/kidnap", process).success
+        listener.until(lambda: listener.heard["pose_bridge/kidnapped"], process)
+        newest = max(listener.by_stamp("image"))  # what was sent before has arrived by then
+        after = listener.until(lambda: [s for s in listener.by_stamp("image") if s > newest], process)
+        assert len(listener.heard["pose_bridge/kidnapped"]) == 1
+        assert listener.acts()[-1] == "kidnapped"
+        anew = listener.until(lambda: listener.by_stamp("odom").get(min(after)), process)
+        anew = poses.to_matrix(anew.pose.pose)
+        assert np.linalg.norm(anew[:2, 3]) < 0.1  # odometry begins anew
+        code, said = stopped(process)
+        assert code == 0
+        assert "Traceback" not in said
 
 
 def test_it_is_driven_and_rests_when_nobody_commands(listener: Listener) -> None:
-    process = simulator(**SMALL, story="none", rate_hz=2.0)
-    wheel = listener.node.create_publisher(Twist, "cmd_vel", 10)
-    turn = Twist()
-    turn.angular.z = 1.0
+    with simulator(**SMALL, story="none", rate_hz=2.0) as process:
+        wheel = listener.node.create_publisher(Twist, "cmd_vel", 10)
+        turn = Twist()
+        turn.angular.z = 1.0
 
-    def turning() -> bool:
-        wheel.publish(turn)
-        return any(abs(message.twist.twist.angular.z - 1.0) < 0.5 for message in listener.heard["odom"])
+        def turning() -> bool:
+            wheel.publish(turn)
+            return any(abs(message.twist.twist.angular.z - 1.0) < 0.5 for message in listener.heard["odom"])
 
-    listener.until(turning, process)
-    listener.until(lambda: abs(listener.heard["odom"][-1].twist.twist.angular.z) < 1e-6, process)
-    assert listener.acts() == ["driven"]
-    assert not listener.heard["/clock"]
-    assert abs(time.time() - poses.from_stamp(listener.heard["odom"][-1].header.stamp) / 1e9) < 5.0
-    assert stopped(process)[0] == 0
+        listener.until(turning, process)
+        listener.until(lambda: abs(listener.heard["odom"][-1].twist.twist.angular.z) < 1e-6, process)
+        assert listener.acts() == ["driven"]
+        assert not listener.heard["/clock"]
+        assert abs(time.time() - poses.from_stamp(listener.heard["odom"][-1].header.stamp) / 1e9) < 5.0
+        assert stopped(process)[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -218,8 +226,8 @@ def test_it_is_driven_and_rests_when_nobody_commands(listener: Listener) -> None
     ],
 )
 def test_it_says_what_is_wrong_and_ends(parameters: dict[str, Any], complaint: str) -> None:
-    process = simulator(**parameters)
-    _, said = process.communicate(timeout=LONG_S)
+    with simulator(**parameters) as process:
+        _, said = process.communicate(timeout=LONG_S)
     assert process.returncode == 2
     assert complaint in said
     assert "Traceback" not in said
