@@ -17,6 +17,7 @@ from pose_bridge.simulation.furnished import CELL_M, Room
 from pose_bridge.simulation.robot import DEFAULT_BUILD, Build, Frame, Place, Robot
 
 FRAME_S = 0.2
+CARRY_S = 2.0  # that it is carried for
 STOPS = 5  # of the tour on which the room is mapped
 SECTOR_RAD = np.radians(40.0)  # on either side of the direction in which one side of a room is mapped
 BEHIND_RAD = np.radians(100.0)  # from that direction at least, the robot looks when it is set down opposite
@@ -39,7 +40,7 @@ class Kidnapping:
     """What the robot saw.
 
     Attributes:
-        mapping: Frames of the tour, in odometry frame 0.
+        mapping: Frames of the tour, in odometry frame 0; of `OPPOSITE` those that look across from one half.
         kidnapped: From being set down on, in odometry frame 1.
     """
 
@@ -64,6 +65,7 @@ def kidnap(room: Room, seed: int, kind: Kind, build: Build = DEFAULT_BUILD) -> K
     if kind is Kind.OPPOSITE:
         mapping = [frame for frame in mapping if _looks_across(frame, room, across)]
     robot.put(_set_down(room, rng, kind, across, mapping))
+    robot.step(CARRY_S, 0.0, 0.0)
     return Kidnapping(room, kind, mapping, _filmed(robot, _look_around(room, rng, robot.place, kind, across)))
 
 

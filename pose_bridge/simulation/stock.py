@@ -44,11 +44,15 @@ class Style:
         textures: Of all that follows.
         furniture: Pieces that stand on the floor.
         trinkets: Small things that stand on furniture.
-        hangings: Pictures, windows and doors around the origin of a wall, the wall behind them at y = 0.
+        pictures: Around x = 0 of a wall at y = 0, at their height over the floor.
+        windows: The same.
+        door: The same.
+        rugs: On the floor, around the origin.
         roughness: Of painted walls, grey values.
         wall: Colour of the walls.
         motif: What the wallpaper repeats; None where walls are plain.
         floor: Draws a floor of a width and height in a colour.
+        floor_colour: That colour.
     """
 
     textures: list[Image]
