@@ -426,7 +426,19 @@ class RelocalizeConfig(_Checked):
     attempt_budget_s: float = setting(15.0, "time for one bridge between map and robot", low=0.1, high=3600.0)
     candidates: int = setting(6, "places in the map that are tried", low=1, high=1000)
     neighbours: int = setting(5, "map keyframes around each place that join it", low=0, high=20)
-    views: int = setting(12, "newest pictures of the robot that are used", low=1, high=100)
+    views: int = setting(
+        12,
+        "pictures of the robot, spread over all that it saw, that are looked for in the map",
+        low=1,
+        high=100,
+    )
+    wide_pairs: int = setting(
+        240,
+        "pairs of such a picture and a place in the map that are matched with simulated tilts where plain "
+        "matches lead nowhere",
+        low=0,
+        high=100000,
+    )
     max_sigma_m: float = setting(
         0.4, "attempts whose place is known less surely do not count", low=0.001, high=100.0
     )

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -132,7 +132,7 @@ def _extract(store: FeatureStore, views: Sequence[View], wide: bool, control: Co
         control.check()
         return store.features(view, wide=wide)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max(1, cv2.getNumThreads())) as pool:
         return list(pool.map(one, views))
 
 
@@ -147,7 +147,7 @@ def _match(
         control.check()
         return store.matches(views[pair[0]], views[pair[1]], wide=wide)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max(1, cv2.getNumThreads())) as pool:
         return list(pool.map(one, pairs))
 
 

@@ -9,7 +9,7 @@ disagrees is kept as another hypothesis and never averaged.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
@@ -179,7 +179,7 @@ class Search:
             while True:
                 control.check()
                 self._say(State.RETRIEVING)
-                plan = self._predicted() or self._plan()
+                plan = self._predicted() or self._plan(control)
                 for place, view in plan:
                     if found := self._step(place, view, len(plan), control):
                         return found
@@ -201,6 +201,7 @@ class Search:
         return sorted(found, key=lambda h: (-len(h.attempts), -h.probability))
 
     def _step(self, place: Keyframe, view: Keyframe, planned: int, control: Control) -> Hypothesis | None:
+        control.check()
         self._asked.add(view.id)
         self._say(State.BRIDGING, planned)
         self._attempt(place, view, control)
@@ -212,15 +213,33 @@ class Search:
             return found[0]
         return None
 
-    def _plan(self) -> list[tuple[Keyframe, Keyframe]]:
+    def _plan(self, control: Control) -> list[tuple[Keyframe, Keyframe]]:
         """Places in the map with the picture of the robot that looks most like each, best first."""
-        fresh = {view.id: view for view in self._free() if view.id not in self._asked}
+        fresh = {view.id: view for view in self._spread(view for view in self._free() if self._may_ask(view))}
         if not fresh:
             return []
         found = self.retriever.candidates(
-            [view.view() for view in fresh.values()], self._reachable(), self.config.relocalize.candidates
+            [view.view() for view in fresh.values()],
+            self._reachable(),
+            self.config.relocalize.candidates,
+            control.check,
         )
         return [(candidate.keyframe, fresh[candidate.view_id]) for candidate in found]
+
+    def _may_ask(self, view: Keyframe) -> bool:
+        return view.id not in self._asked and self.retriever.shows_enough(
+            view.view(), self.config.verification.min_tracks
+        )
+
+    def _spread(self, views: Iterable[Keyframe]) -> list[Keyframe]:
+        """As many pictures as are looked for at a time: the newest, then what is farthest from those."""
+        left = list(views)
+        chosen = left[:1]
+        apart = sight.steps_between(left, chosen, self.config.keyframes)[:, 0] if left else np.zeros(0)
+        while len(chosen) < min(self.config.relocalize.views, len(left)):
+            chosen.append(left[int(apart.argmax())])
+            apart = np.minimum(apart, sight.steps_between(left, chosen[-1:], self.config.keyframes)[:, 0])
+        return chosen
 
     def _predicted(self) -> list[tuple[Keyframe, Keyframe]]:
         """What must work if the best hypothesis is true: pictures with the places that they would show."""
@@ -230,7 +249,7 @@ class Search:
         T_map_other = sight.stacked([place.T_map_camera for place in self.map])
         found = []
         for view in self._free():
-            if view.id in self._asked or view.T_odom_camera is None:
+            if not self._may_ask(view) or view.T_odom_camera is None:
                 continue
             T_camera_other = rigid.inverse(T_map_odom @ view.T_odom_camera) @ T_map_other
             alike = sight.seen_alike(view, self.map, T_camera_other, PREDICTED_WITHIN_DEG)

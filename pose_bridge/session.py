@@ -74,10 +74,10 @@ class Session:
         self.odometry = Odometry(config.odometry)
         self.keyframes = KeyframeBuffer(config.keyframes)
         self.pairs = PairQueue(config.auto)
-        features = dataclasses.replace(
-            config.features, cache_views=config.keyframes.max_count + config.relocalize.views
+        features = dataclasses.replace(config.features, cache_views=config.keyframes.max_count)
+        self._retriever = Retriever(
+            FeatureStore(features, config.views), config.keyframes, wide_pairs=config.relocalize.wide_pairs
         )
-        self._retriever = Retriever(FeatureStore(features, config.views), config.keyframes)
         self._policy = KeyframePolicy(config.keyframes)
         self._verdicts: deque[str] = deque(maxlen=RECENT_VERDICTS)
         self._news = threading.Condition()
@@ -330,9 +330,9 @@ class Session:
         return T_map_odom @ T_odom_base if epoch == known_epoch and stamp_ns >= since_ns else None
 
     def _usable(self, views: Sequence[Keyframe]) -> list[Keyframe]:
-        """Pictures with odometry and extrinsics, newest first, as many as a search looks at."""
+        """Pictures with odometry and extrinsics, newest first."""
         known = [view for view in views if view.T_odom_camera is not None]
-        return sorted(known, key=lambda view: -view.stamp_ns)[: self.config.relocalize.views]
+        return sorted(known, key=lambda view: -view.stamp_ns)
 
     def _blind(self, views: Sequence[Keyframe]) -> NoViewsError | NoExtrinsicsError:
         if any(view.T_odom_base is not None and view.T_base_camera is None for view in views):

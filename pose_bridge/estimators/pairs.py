@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import pycolmap
 
@@ -50,7 +50,7 @@ class PairVerifier:
             control.check()
             return self._geometry(problem, pair, problem.matches[pair])
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(max(1, cv2.getNumThreads())) as pool:
             found = dict(zip(wanted, pool.map(one, wanted), strict=True))
         return {
             pair: geometry

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,7 +26,10 @@ LEARNING_DESCRIPTORS = 30000
 LEARNING_ROUNDS = 12
 OUTGROWN = 2  # a codebook is learned anew for a map this many times as large as the one it was learned from
 MATCHED_PAIRS = 72  # of the most alike pairs that are matched, for all views of a query together
-HALF_STEPS = 1.5  # at which a keyframe stands for half of another
+FEW_MATCHES = 20.0  # that fit one motion; pictures of different places have up to so many
+LEAST_MATCHES = 8
+MAX_ERROR_PX = 1.5  # of the epipolar distance
+HALF_STEPS = 1.0  # at which a keyframe stands for half of another
 SAME_PLACE_STEPS = 3.0
 MOST_PLACES = 1000  # keyframes of a larger map among which is chosen, the best ones
 
@@ -98,8 +102,8 @@ class Candidate:
 
     Attributes:
         keyframe: Stands for the place.
-        score: Matches with `view_id`, plus how alike the two pictures are as a whole, in [0, 1). Below 1, no
-            match is known: it is there to cover the map.
+        score: Matches with `view_id` that fit one motion of the camera, plus how alike the two pictures are
+            as a whole, in [0, 1). Below 1, no match is known: it is there to cover the map.
         view_id: The view that looks most like it.
     """
 
@@ -116,13 +120,20 @@ class Retriever:
             features are extracted again and again.
         settings: What a step is.
         describer: None for `Vlad`.
+        wide_pairs: Pairs of a view and a place that are matched with simulated tilts where plain matches lead
+            nowhere.
     """
 
     def __init__(
-        self, store: FeatureStore, settings: KeyframesConfig, describer: Describer | None = None
+        self,
+        store: FeatureStore,
+        settings: KeyframesConfig,
+        describer: Describer | None = None,
+        wide_pairs: int = 0,
     ) -> None:
         self._store = store
         self._settings = settings
+        self._wide_pairs = wide_pairs
         self._describer: Describer = Vlad(store) if describer is None else describer
         self._lock = threading.Lock()
         self._index: dict[str, tuple[View, Vector]] = {}
@@ -132,7 +143,17 @@ class Retriever:
         with self._lock:
             self._indexed(self._accepted(keyframes))
 
-    def candidates(self, views: Sequence[View], keyframes: Sequence[Keyframe], count: int) -> list[Candidate]:
+    def shows_enough(self, view: View, points: int) -> bool:
+        """Whether a picture is fit to be matched at all."""
+        return self._store.accepts(view) and self._store.features(view).plain_points >= points
+
+    def candidates(
+        self,
+        views: Sequence[View],
+        keyframes: Sequence[Keyframe],
+        count: int,
+        check: Callable[[], None] = lambda: None,
+    ) -> list[Candidate]:
         """Return the places to try, best first.
 
         They are spread over the map: first where pictures match, and where nothing does, as opposite views
@@ -142,6 +163,7 @@ class Retriever:
             views: What the robot sees; pictures that are too small are left out, here and in the map.
             keyframes: The map.
             count: Most candidates to return; fewer only where the map has fewer keyframes.
+            check: Called between two pieces of work; what it raises ends the search.
         """
         views = [view for view in views if self._store.accepts(view)]
         keyframes = self._accepted(keyframes)
@@ -154,17 +176,57 @@ class Retriever:
                 @ np.array([vector for _, vector in entries]).T
             )
         score = np.clip(alike, 0.0, 0.999).astype(np.float64)
-        for view, keyframe in _most_alike(score):
-            score[view, keyframe] += len(self._store.matches(views[view], entries[keyframe][0]))
+        pictures = [view for view, _ in entries]
+        self._count_matches(score, views, pictures, _most_alike(score), False, check)
+        if (score.max(axis=0) > FEW_MATCHES).sum() < count:
+            places = self._cover(score, keyframes, self._wide_pairs // len(views))
+            pairs = [(view, place) for place in places for view in range(len(views))]
+            self._count_matches(score, views, pictures, pairs, True, check)
+        view_of = score.argmax(axis=0)
+        return [
+            Candidate(keyframes[place], float(score[:, place].max()), views[int(view_of[place])].id)
+            for place in self._cover(score, keyframes, count)
+        ]
+
+    def _count_matches(
+        self,
+        score: NDArray[np.float64],
+        views: Sequence[View],
+        pictures: Sequence[View],
+        pairs: Sequence[tuple[int, int]],
+        wide: bool,
+        check: Callable[[], None],
+    ) -> None:
+        """Raise the score of pairs to how many of their matches fit one motion of the camera."""
+
+        def fitting(pair: tuple[int, int]) -> int:
+            check()
+            return self._fitting(views[pair[0]], pictures[pair[1]], wide)
+
+        with ThreadPoolExecutor(max(1, cv2.getNumThreads())) as pool:
+            for pair, found in zip(pairs, pool.map(fitting, pairs), strict=True):
+                score[pair] = max(score[pair], score[pair] % 1.0 + found)
+
+    def _fitting(self, a: View, b: View, wide: bool) -> int:
+        matches = self._store.matches(a, b, wide=wide)
+        if len(matches) < LEAST_MATCHES:
+            return 0
+        p_a, p_b = (
+            self._store.features(view, wide=wide).points[matches[:, side]] for side, view in enumerate((a, b))
+        )
+        limit = MAX_ERROR_PX / max(a.camera.mean_focal_px, b.camera.mean_focal_px)
+        _, fits = cv2.findEssentialMat(
+            p_a, p_b, np.eye(3), method=cv2.USAC_MAGSAC, prob=0.999, threshold=limit
+        )
+        return 0 if fits is None else int(fits.sum())
+
+    def _cover(self, score: NDArray[np.float64], keyframes: Sequence[Keyframe], count: int) -> list[int]:
+        """Choose places, best first, that cover the map, and where it matches above all."""
         best = score.max(axis=0)
         pool = np.argsort(-best, kind="stable")[:MOST_PLACES].tolist()
         places = [keyframes[index] for index in pool]
         chosen = _spread(best[pool], sight.steps_between(places, places, self._settings), count)
-        view_of = score.argmax(axis=0)
-        return [
-            Candidate(keyframes[index], float(best[index]), views[int(view_of[index])].id)
-            for index in (pool[place] for place in chosen)
-        ]
+        return [pool[place] for place in chosen]
 
     def _accepted(self, keyframes: Sequence[Keyframe]) -> list[Keyframe]:
         return [keyframe for keyframe in keyframes if self._store.accepts(keyframe.view())]
@@ -195,14 +257,14 @@ def _most_alike(alike: NDArray[np.float64]) -> list[tuple[int, int]]:
 
 
 def _spread(score: NDArray[np.float64], apart: NDArray[np.float64], count: int) -> list[int]:
-    """Choose greedily what stands for most of the map, where a keyframe weighs more the more it matches.
+    """Choose greedily what stands for most of the map, where a place weighs more the more it matches.
 
-    So keyframes that match together outweigh one that does, and where nothing matches, the choice covers the
-    map (facility location). A place is taken a second time only when there is no other.
+    So where nothing matches, the choice covers the map (facility location). A place weighs no more for being
+    photographed often, and is taken a second time only when there is no other.
     """
     nearness = 1.0 / (1.0 + apart / HALF_STEPS)
     np.fill_diagonal(nearness, 1.0)
-    weight = 1.0 + score**2
+    weight = (1.0 + score**2) / nearness.sum(axis=1)
     covered, elsewhere = np.zeros(len(score)), np.ones(len(score), bool)
     chosen: list[int] = []
     while len(chosen) < min(count, len(score)):

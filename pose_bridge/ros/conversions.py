@@ -158,7 +158,7 @@ def to_message(
     message.reference_id, message.target_id = reference.id, target.id
     message.reference_camera_frame_id = reference.camera_frame_id
     message.target_camera_frame_id = target.camera_frame_id
-    message.status, message.reason, message.reason_text = int(status), int(reason), answer.reason_text
+    message.status, message.reason, message.reason_text = int(status), int(reason), text(answer.reason_text)
     message.probability, message.processing_time_s = float(answer.probability), float(answer.elapsed_s)
     message.stage, message.estimator, message.real_frames = (
         int(answer.stage),
@@ -246,8 +246,13 @@ def to_failure(result: Failure, error: Exception) -> Failure:
     """
     without_numbers(result)
     result.error_code = int(error.code if isinstance(error, PoseBridgeError) else ErrorCode.UNKNOWN)
-    result.error_msg = str(error) or type(error).__name__
+    result.error_msg = text(str(error)) or type(error).__name__
     return result
+
+
+def text(anything: str) -> str:
+    """Return text that a message can hold; one with half a surrogate pair in it cannot even be logged."""
+    return anything.encode(errors="replace").decode()
 
 
 def _write_numbers(message: RelativePose, answer: Answer) -> None:

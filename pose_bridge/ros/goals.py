@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -22,6 +23,10 @@ from pose_bridge.errors import (
 )
 
 log = logging.getLogger(__name__)
+
+TELL_S = 1.0
+TICK_S = 0.01
+SEND_S = 0.1  # rclpy sends a result in a task of its own, after the goal's callback has returned
 
 Result = TypeVar("Result")
 
@@ -61,6 +66,7 @@ class Goals:
         self._lock = threading.Lock()
         self._open = False
         self._running: set[Task] = set()
+        self._untold: set[Task] = set()  # goals whose callers have no result yet
         self._background: Task | None = None
         self._pool = ThreadPoolExecutor(max_waiting + 1, thread_name_prefix="goal")
 
@@ -92,6 +98,15 @@ class Goals:
         self.close()
         self._pool.shutdown()
 
+    def tell(self) -> None:
+        """Wait until callers have the results of goals that were stopped, if they can still be sent."""
+        if not self._untold or not self._node.context.ok():
+            return
+        end_s = time.monotonic() + TELL_S
+        while self._untold and time.monotonic() < end_s:
+            time.sleep(TICK_S)
+        time.sleep(SEND_S)
+
     async def run(self, handle: ServerGoalHandle, work: Callable[[Task], Result]) -> Result:
         """Do a goal's work in a thread and wait for it without holding up the executor.
 
@@ -102,10 +117,14 @@ class Goals:
             Exception: Whatever else the work raises.
         """
         task = Task(handle)
-        self._admit(task)
-        done: Future = Future(executor=self._node.executor)
-        self._pool.submit(self._work, task, work, done)
-        outcome = await done
+        self._untold.add(task)
+        try:
+            self._admit(task)
+            done: Future = Future(executor=self._node.executor)
+            self._pool.submit(self._work, task, work, done)
+            outcome = await done
+        finally:
+            self._untold.discard(task)
         if task.cancel_requested:
             raise CancelledError("cancelled by the caller")
         if isinstance(outcome, CancelledError) or (task.is_set() and isinstance(outcome, PoseBridgeError)):

@@ -18,6 +18,7 @@ from nav_msgs.msg import Odometry
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -107,7 +108,7 @@ class PoseBridgeNode(LifecycleNode):
         try:
             step()
         except Exception as error:
-            self.get_logger().error(f"{type(error).__name__}: {error}")
+            self._complain(error)
             expected = isinstance(error, PoseBridgeError)
             return TransitionCallbackReturn.FAILURE if expected else TransitionCallbackReturn.ERROR
         return TransitionCallbackReturn.SUCCESS
@@ -129,9 +130,15 @@ class PoseBridgeNode(LifecycleNode):
         self._outlet = Outlet(self, config, self._session, self._frames)
         self._hypotheses: list[Hypothesis] = []
         self._lost = False
-        self._opened = [*self._outlet.entities, *self._open_topics(), *self._open_actions(), *self._open_services()]
-        self._opened.append(self.create_timer(1.0, self._guarded(self._report)))
-        self._opened.append(self.create_timer(IDLE_S, self._guarded(self._idle)))
+        self._opened = [
+            *self._outlet.entities,
+            *self._open_topics(),
+            *self._open_actions(),
+            *self._open_services(),
+        ]
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # also where simulated time stands still
+        for period_s, callback in ((1.0, self._report), (IDLE_S, self._idle)):
+            self._opened.append(self.create_timer(period_s, self._guarded(callback), clock=steady))
         self._ready = True
 
     def _rest(self) -> None:
@@ -146,11 +153,25 @@ class PoseBridgeNode(LifecycleNode):
         self._ready = False
         self._rest()
         self._goals.shutdown()
+        self._goals.tell()
         self._frames.close()
         self._health.close()
         for entity in reversed(self._opened):
-            entity.destroy()
+            self._destroy(entity)
         self._opened = []
+
+    def _destroy(self, entity: Any) -> None:
+        if isinstance(entity, ActionServer):
+            entity.destroy()
+            return
+        for destroy in (
+            self.destroy_timer,
+            self.destroy_service,
+            self.destroy_subscription,
+            self.destroy_publisher,
+        ):
+            if destroy(entity):
+                return
 
     # --- what is open
 
@@ -190,7 +211,7 @@ class PoseBridgeNode(LifecycleNode):
         if image.use_depth:
             heard.append(hear(Image, "depth", self._on_depth, pictures))
         if image.use_mask:
-            heard.append(hear(Image, "mask", self._intake.mask, pictures))
+            heard.append(hear(Image, "mask", self._on_mask, pictures))
         return heard
 
     def _open_actions(self) -> list[Any]:
@@ -239,6 +260,10 @@ class PoseBridgeNode(LifecycleNode):
         self._health.heard("depth", message.header.stamp)
         self._intake.depth(message)
 
+    def _on_mask(self, message: Image) -> None:
+        self._health.heard("mask", message.header.stamp)
+        self._intake.mask(message)
+
     def _on_odom(self, message: Odometry) -> None:
         self._health.heard("odom", message.header.stamp)
         stamp_ns = poses.from_stamp(message.header.stamp)
@@ -246,6 +271,7 @@ class PoseBridgeNode(LifecycleNode):
         if broke:
             self._lose(broke)
             self._intake.clear()
+            self._frames.forget()
         self._intake.flush(self._seconds())
 
     def _on_kidnapped(self, message: Empty) -> None:
@@ -258,18 +284,24 @@ class PoseBridgeNode(LifecycleNode):
         self._frames.stop_map_odom()
 
     def _on_candidate(self, candidate: LoopClosureCandidate) -> None:
-        if not self._active:
-            raise PoseBridgeError("a loop-closure candidate came while the node is not active")
-        self._goals.alone(functools.partial(self._close_loop, candidate))
+        try:
+            self._goals.alone(functools.partial(self._close_loop, candidate))
+        except PoseBridgeError as error:
+            self._leave_open(candidate, error)
 
     def _close_loop(self, candidate: LoopClosureCandidate, task: Task) -> None:
-        message = conversions.empty_answer()
         try:
             message = self._answered(*self._requests.loop_closure(candidate), Control(task))
-        except PoseBridgeError as error:
-            self._health.failed_goal(error)
-            message.reason_text = str(error)
-        self._outlet.loop_closures.publish(message)
+        except Exception as error:
+            self._leave_open(candidate, error)
+        else:
+            self._outlet.loop_closures.publish(message)
+
+    def _leave_open(self, candidate: LoopClosureCandidate, error: Exception) -> None:
+        """Who asked is told that there is no answer: nobody else would say so."""
+        self._complain(error)
+        self._health.failed_goal(error)
+        self._outlet.loop_closures.publish(self._requests.unanswered(candidate, error))
 
     # --- actions
 
@@ -289,19 +321,20 @@ class PoseBridgeNode(LifecycleNode):
             handle.canceled()
             return conversions.to_failure(kind(), error)
         except Exception as error:
-            self.get_logger().error(f"{type(error).__name__}: {error}")
-            self._health.failed_goal(error)
+            result = conversions.to_failure(kind(), error)
+            self._guarded(self._note_failure)(result, error)  # whatever becomes of that, this is the result
             handle.abort()
-            return self._failure(kind(), error)
+            return result
         handle.succeed()
         return result
 
-    def _failure(self, result: Any, error: Exception) -> Any:
-        conversions.to_failure(result, error)
+    def _note_failure(self, result: Any, error: Exception) -> None:
+        """Tell log and diagnostics; a search in vain may have found places all the same."""
+        self._complain(error)
+        self._health.failed_goal(error)
         if isinstance(error, NotLocalizedError) and isinstance(result, Relocalize.Result):
             self._hypotheses = list(error.hypotheses)
             result.hypotheses = self._outlet.hypotheses(error.hypotheses)
-        return result
 
     def _estimate(self, handle: ServerGoalHandle, task: Task) -> EstimateRelativePose.Result:
         goal: EstimateRelativePose.Goal = handle.request
@@ -326,7 +359,9 @@ class PoseBridgeNode(LifecycleNode):
 
     def _relocalize(self, handle: ServerGoalHandle, task: Task) -> Relocalize.Result:
         goal: Relocalize.Goal = handle.request
-        budget_s = conversions.unless_zero(goal.budget_s)
+        budget_s, min_probability = map(conversions.unless_zero, (goal.budget_s, goal.min_probability))
+        if min_probability is not None and not 0.0 < min_probability <= 1.0:
+            raise BadInputError(f"min_probability must lie in (0, 1], got {min_probability}")
         control = Control(task)
         control.start(self._config.relocalize.budget_s if budget_s is None else _budget(budget_s))
         feedback = Feedback(handle, lambda answer: conversions.empty_answer())
@@ -334,7 +369,7 @@ class PoseBridgeNode(LifecycleNode):
             control,
             views=self._requests.views(goal.views),
             prior=self._requests.place(goal.prior, self._config.frames.map),
-            min_probability=conversions.unless_zero(goal.min_probability),
+            min_probability=min_probability,
             wait_for_motion=goal.wait_for_motion,
             seed=goal.seed,
             on_progress=lambda progress: feedback.search(progress, control),
@@ -415,7 +450,7 @@ class PoseBridgeNode(LifecycleNode):
                 callback(*args)
             except Exception as error:
                 self._health.failed(callback.__name__.removeprefix("_on_"), error)
-                self.get_logger().error(f"{type(error).__name__}: {error}", throttle_duration_sec=1.0)
+                self._complain(error, throttle_duration_sec=1.0)
 
         return safe
 
@@ -426,8 +461,8 @@ class PoseBridgeNode(LifecycleNode):
             try:
                 serve(request, response)
             except Exception as error:
-                self.get_logger().error(f"{type(error).__name__}: {error}")
                 conversions.to_failure(response, error)
+                self._complain(error)
             return response
 
         return answer
@@ -440,8 +475,12 @@ class PoseBridgeNode(LifecycleNode):
                 serve(request, response)
                 response.success = True
             except Exception as error:
-                response.success, response.message = False, str(error)
+                response.success, response.message = False, conversions.text(str(error))
+                self._complain(error)
             return response
+
+    def _complain(self, error: Exception, **how: Any) -> None:
+        self.get_logger().error(conversions.text(f"{type(error).__name__}: {error}"), **how)
 
         return answer
 

@@ -62,8 +62,8 @@ class Outlet:
         self, question: Question, answer: Answer, reference: End, target: End, hypothesis_asked: bool = False
     ) -> RelativePose:
         """Publish an answer, and return it as a message."""
+        self._audit.publish(self.message(answer, reference, target))
         message = self.message(answer, reference, target, hypothesis_asked)
-        self._audit.publish(message)
         if answer.accepted:
             self._relative_pose.publish(message)
             self._publish_pair(answer, reference, target)

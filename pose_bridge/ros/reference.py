@@ -54,7 +54,9 @@ All names are relative: a namespace moves everything. `~` stands for the node's 
 | `~/pose` | geometry_msgs/PoseWithCovarianceStamped | base in map, with the full covariance |
 | `initialpose` | geometry_msgs/PoseWithCovarianceStamped | the same for nav2's AMCL: a diagonal bounds it |
 | `~/markers` | visualization_msgs/MarkerArray | keyframes and hypotheses |
-| `~/debug_image` | sensor_msgs/Image | the views that bridged, side by side, while someone looks |
+| `~/bridge_views` | sensor_msgs/Image | the views that bridged, side by side, while someone looks |
+| `/tf` | tf2_msgs/TFMessage | map -> odom, with `tf.publish_map_odom`, once the robot is localized |
+| `/tf_static` | tf2_msgs/TFMessage | both ends of accepted metric answers, with `tf.publish_pairs` |
 | `diagnostics` | diagnostic_msgs/DiagnosticArray | rates, ages and causes, the worker, what was answered |
 
 ## Actions and services

@@ -11,10 +11,10 @@ from geometry_msgs.msg import PoseWithCovarianceStamped
 from numpy.typing import NDArray
 
 from pose_bridge.action import EstimateRelativePose
-from pose_bridge.errors import BadInputError, NoViewsError
+from pose_bridge.errors import BadInputError, NoViewsError, UnknownKeyframeError
 from pose_bridge.geometry import rigid
 from pose_bridge.keyframes.keyframe import Keyframe
-from pose_bridge.msg import LoopClosureCandidate
+from pose_bridge.msg import LoopClosureCandidate, RelativePose
 from pose_bridge.msg import View as ViewMessage
 from pose_bridge.ros import conversions, poses
 from pose_bridge.ros.conversions import End
@@ -69,17 +69,29 @@ class Requests:
         )
         return self.question(goal)
 
+    def unanswered(self, candidate: LoopClosureCandidate, error: Exception) -> RelativePose:
+        """Return what to say of a candidate without an answer: which one it was, and why."""
+        message = conversions.empty_answer()
+        message.reason_text = conversions.text(str(error))
+        message.reference_id, message.target_id = candidate.reference.keyframe_id, candidate.target.keyframe_id
+        message.reference_stamp = candidate.reference.camera_info.header.stamp
+        message.header.stamp = candidate.target.camera_info.header.stamp
+        return message
+
     def views(self, messages: Sequence[ViewMessage]) -> list[Keyframe] | None:
         """Return the pictures that a search is to start from, the newest first; None: those at hand.
 
         Raises:
-            BadInputError: Of whatever they hold.
-            UnknownKeyframeError: A keyframe that is not there.
+            BadInputError: Of whatever they hold, or a keyframe that is not there: Relocalize has no other
+                code for it.
             NoViewsError: Where the robot was by odometry when it took one of them is not known.
         """
         if not messages:
             return None
-        named = [self._keyframe(message, f"view_{index}") for index, message in enumerate(messages)]
+        try:
+            named = [self._keyframe(message, f"view_{index}") for index, message in enumerate(messages)]
+        except UnknownKeyframeError as error:
+            raise BadInputError(str(error)) from error
         if len({keyframe.id for keyframe in named}) != len(named):
             raise BadInputError("a picture is among the views twice")
         return sorted(named, key=lambda keyframe: -keyframe.stamp_ns)
