@@ -73,20 +73,20 @@ def test_one_of_each_place_and_the_view_that_shows_it(row: list[Keyframe]) -> No
     assert len({c.keyframe.id[0] for c in found}) == 5
 
 
-def test_where_nothing_looks_alike_the_map_is_covered() -> None:
+@pytest.mark.parametrize("seen", ["blank", "elsewhere"])
+def test_where_nothing_looks_alike_the_map_is_covered(seen: str) -> None:
     """A robot that turned in place in two corners of a room, and then sees what is in neither."""
     around = [
         posed(f"{corner}_{turn}", planar(4.0 * corner, 0, 45 * turn), picture(100 * corner + turn))
         for corner in range(2)
         for turn in range(8)
     ]
-    found = Retriever(store(), SETTINGS).candidates([view("v", picture(999))], around, 6)
-    assert len(found) == 6
-    assert {c.keyframe.id[0] for c in found} == {"0", "1"}
+    image = picture(999) if seen == "elsewhere" else np.zeros_like(picture(0))
+    found = Retriever(store(), SETTINGS).candidates([view("v", image)], around, 8)
     for corner in "01":
         turns = sorted(int(c.keyframe.id[2:]) for c in found if c.keyframe.id[0] == corner)
-        gaps = np.diff([*turns, turns[0] + 8]) * 45
-        assert gaps.max() <= 180
+        assert len(turns) >= 3
+        assert np.diff([*turns, turns[0] + 8]).max() * 45 <= 180
 
 
 def test_a_blank_view_is_answered_too(row: list[Keyframe]) -> None:
