@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Ellipse
 
 from pose_bridge.geometry import rigid
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MAPPED, WAY, TRUTH, ANSWER = "#0072B2", "#B07500", "#000000", "#D55E00"
 ABOVE_M = 60.0
 PX_PER_M = 160
-MARGIN_M = 0.15
+MARGIN_M = 0.2
 PALE = 0.62  # share of white in the room, so that what is drawn on it stands out
 SIGMAS_95 = 5.991**0.5  # of two degrees of freedom
 ARROW_M = 0.3
@@ -65,7 +65,11 @@ def draw(
         _draw_answer(chart, found)
         _finish(chart, room)
         _draw_close_up(side, found)
-        _draw_bridge(below, found, keyframes, witness)
+        strips = [image for stamp_ns, image in witness.strips.items() if since_ns < stamp_ns <= until_ns]
+        if strips:
+            _draw_strip(below, strips[-1])
+        else:
+            _draw_ends(below, found, keyframes, witness)
         sheet.savefig(path)
 
 
@@ -153,17 +157,17 @@ def _draw_close_up(axes: Axes, found: Found) -> None:
     axes.text(0.0, -0.18, text, transform=axes.transAxes, va="top", linespacing=1.5)
 
 
-def _draw_bridge(part: Any, found: Found, keyframes: Sequence[Keyframe], witness: Witness) -> None:
-    """The node's own picture of the bridge; or the two ends, where none came."""
-    strip = witness.strips.get(found.stamp_ns)
-    if strip is not None:
-        axes = part.subplots()
-        axes.imshow(strip, interpolation="antialiased")
-        axes.set_title(
-            "What ties the two together: the map's view on the left, the robot's on the right", loc="left"
-        )
-        axes.set_axis_off()
-        return
+def _draw_strip(part: SubFigure, strip: np.ndarray) -> None:
+    """The node's own picture of what ties the two together."""
+    axes = part.subplots()
+    axes.imshow(strip, interpolation="antialiased")
+    axes.set_title(
+        "What ties the two together: the map's view, and the robot's from the other side", loc="left"
+    )
+    axes.set_axis_off()
+
+
+def _draw_ends(part: SubFigure, found: Found, keyframes: Sequence[Keyframe], witness: Witness) -> None:
     named = {keyframe.id: keyframe for keyframe in keyframes}
     left, right = part.subplots(1, 2)
     left.imshow(named[found.keyframe_id].image, interpolation="antialiased")
