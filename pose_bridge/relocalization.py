@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 CERTAIN_SIGMA = 2.0
 PREDICTED_WITHIN_DEG = 90.0  # views of one thing from directions farther apart prove nothing
+BASELINE_M = 0.3  # from which a distance by odometry is worth something
 UNSEEN_DEG = 60.0  # between two views; more is a part of the surroundings that nobody looked at
 WAIT_S = 0.1
 
@@ -309,9 +310,21 @@ class Search:
         )
 
     def _around(self, keyframe: Keyframe, others: Sequence[Keyframe], count: int) -> list[Keyframe]:
+        """What else shows the same; half of it from another place, where that is: a turn has no metres."""
+        if count <= 0:
+            return []
+        apart_m = np.linalg.norm(sight.relative_poses(keyframe, others)[:, :3, 3], axis=1)
+        moved = [other for other, far_m in zip(others, apart_m, strict=True) if far_m >= BASELINE_M]
+        found = self._neighbours(keyframe, moved, (count + 1) // 2)
+        known = {other.id for other in found}
+        return found + self._neighbours(
+            keyframe, [o for o in others if o.id not in known], count - len(found)
+        )
+
+    def _neighbours(self, keyframe: Keyframe, others: Sequence[Keyframe], count: int) -> list[Keyframe]:
         buffer = KeyframeBuffer(self.config.keyframes)
         buffer.replace(others)
-        return buffer.neighbours(keyframe, max(count, 0))
+        return buffer.neighbours(keyframe, count)
 
     def _prior_of(self, place: Keyframe, view: Keyframe) -> Prior | None:
         newest = next(iter(self.views()), None)
