@@ -13,12 +13,12 @@ from pose_bridge.errors import WorkerDiedError
 from pose_bridge.worker import WorkerClient, process
 
 PARENT = {
-    "HOME": "/home/robot",
+    "HOME": "/opt/robot",
     "PYTHONPATH": "/opt/ros/jazzy/lib/python3.12/site-packages",
     "PYTHONHOME": "/usr",
     "_ROS_WHEELS_BOOTSTRAP_COMPLETE": "1",
-    "AMENT_PREFIX_PATH": "/home/robot/install:/opt/ros/jazzy",
-    "LD_LIBRARY_PATH": "/opt/ros/jazzy/lib:/opt/cuda/lib64:/home/robot/install/lib::/opt/ros/jazzy2/lib",
+    "AMENT_PREFIX_PATH": "/opt/robot/install:/opt/ros/jazzy",
+    "LD_LIBRARY_PATH": "/opt/ros/jazzy/lib:/opt/cuda/lib64:/opt/robot/install/lib::/opt/ros/jazzy2/lib",
     "OMP_NUM_THREADS": "64",
 }
 
@@ -27,7 +27,7 @@ def test_another_interpreter_gets_nothing_of_ros() -> None:
     found = process.environment(PARENT, WorkerConfig(python_executable="/opt/torch/bin/python", threads=3))
     assert found["LD_LIBRARY_PATH"] == "/opt/cuda/lib64:/opt/ros/jazzy2/lib"
     assert not {"PYTHONPATH", "PYTHONHOME", "_ROS_WHEELS_BOOTSTRAP_COMPLETE"} & set(found)
-    assert found["HOME"] == "/home/robot"
+    assert found["HOME"] == "/opt/robot"
     assert {found[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")} == {"3"}
 
 
