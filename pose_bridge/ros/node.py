@@ -450,7 +450,7 @@ class PoseBridgeNode(LifecycleNode):
                 callback(*args)
             except Exception as error:
                 self._health.failed(callback.__name__.removeprefix("_on_"), error)
-                self._complain(error, throttle_duration_sec=1.0)
+                self.get_logger().error(_description(error), throttle_duration_sec=1.0)
 
         return safe
 
@@ -479,10 +479,10 @@ class PoseBridgeNode(LifecycleNode):
                 self._complain(error)
             return response
 
-    def _complain(self, error: Exception, **how: Any) -> None:
-        self.get_logger().error(conversions.text(f"{type(error).__name__}: {error}"), **how)
-
         return answer
+
+    def _complain(self, error: Exception) -> None:
+        self.get_logger().error(_description(error))
 
     def _seconds(self) -> float:
         """Time that no clock jump touches."""
@@ -493,6 +493,10 @@ def _budget(budget_s: float) -> float:
     if not budget_s > 0:
         raise BadInputError(f"budget_s must be > 0, or 0 for the parameter's value, got {budget_s}")
     return budget_s
+
+
+def _description(error: Exception) -> str:
+    return conversions.text(f"{type(error).__name__}: {error}")
 
 
 def main() -> None:

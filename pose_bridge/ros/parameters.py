@@ -14,6 +14,7 @@ from rcl_interfaces.msg import (
     ParameterDescriptor,
     SetParametersResult,
 )
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -25,7 +26,8 @@ def declare(node: Node) -> None:
     """Declare every setting as `group.name`, with its description, range and default.
 
     Raises:
-        ConfigError: The parameters that the node was started with hold an unknown name in one of our groups.
+        ConfigError: The parameters that the node was started with hold an unknown name in one of our groups,
+            or a value of the wrong type or outside its range.
     """
     _refuse_unknown(node)
     for name, kind, item in _settings():
@@ -40,7 +42,10 @@ def declare(node: Node) -> None:
             ]
         elif low is not None:
             descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=1)]
-        node.declare_parameter(name, item.default, descriptor)
+        try:
+            node.declare_parameter(name, item.default, descriptor)
+        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+            raise ConfigError(str(error)) from error
 
 
 def read(node: Node) -> Config:

@@ -73,7 +73,10 @@ class Requests:
         """Return what to say of a candidate without an answer: which one it was, and why."""
         message = conversions.empty_answer()
         message.reason_text = conversions.text(str(error))
-        message.reference_id, message.target_id = candidate.reference.keyframe_id, candidate.target.keyframe_id
+        message.reference_id, message.target_id = (
+            candidate.reference.keyframe_id,
+            candidate.target.keyframe_id,
+        )
         message.reference_stamp = candidate.reference.camera_info.header.stamp
         message.header.stamp = candidate.target.camera_info.header.stamp
         return message

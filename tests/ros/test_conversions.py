@@ -5,6 +5,7 @@ from array import array
 import numpy as np
 import pytest
 from ros_installed import require_ros
+from ros_numbers import finite_numbers
 
 from pose_bridge import errors
 from pose_bridge.errors import BadCameraError, BadImageError, BadInputError, ErrorCode
@@ -48,22 +49,6 @@ def info(**fields) -> CameraInfo:
     for name, value in fields.items():
         setattr(message, name, value)
     return message
-
-
-def finite_numbers(message, path="") -> list[str]:
-    """Every floating-point number of a message that is finite, whatever it is in."""
-    found = []
-    for name, kind in message.get_fields_and_field_types().items():
-        value = getattr(message, name)
-        if hasattr(value, "get_fields_and_field_types"):
-            found += finite_numbers(value, f"{path}.{name}")
-        elif kind.startswith(("sequence<", "float", "double")):
-            for item in np.ravel(np.array(value, dtype=object)):
-                if hasattr(item, "get_fields_and_field_types"):
-                    found += finite_numbers(item, f"{path}.{name}[]")
-                elif isinstance(item, float) and math.isfinite(item):
-                    found.append(f"{path}.{name}")
-    return found
 
 
 def accepted(translation=Translation.METRIC, status=Status.ACCEPTED) -> Answer:
