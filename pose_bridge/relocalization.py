@@ -28,8 +28,8 @@ from pose_bridge.errors import (
 )
 from pose_bridge.geometry import distances, rigid, uncertainty
 from pose_bridge.keyframes import sight
-from pose_bridge.keyframes.buffer import KeyframeBuffer
 from pose_bridge.keyframes.keyframe import Keyframe
+from pose_bridge.keyframes.neighbours import neighbours
 from pose_bridge.keyframes.retrieval import Retriever
 from pose_bridge.views import Answer, Prior, Question, Require
 
@@ -315,16 +315,11 @@ class Search:
             return []
         apart_m = np.linalg.norm(sight.relative_poses(keyframe, others)[:, :3, 3], axis=1)
         moved = [other for other, far_m in zip(others, apart_m, strict=True) if far_m >= BASELINE_M]
-        found = self._neighbours(keyframe, moved, (count + 1) // 2)
+        settings = self.config.keyframes
+        found = neighbours(keyframe, moved, (count + 1) // 2, settings)
         known = {other.id for other in found}
-        return found + self._neighbours(
-            keyframe, [o for o in others if o.id not in known], count - len(found)
-        )
-
-    def _neighbours(self, keyframe: Keyframe, others: Sequence[Keyframe], count: int) -> list[Keyframe]:
-        buffer = KeyframeBuffer(self.config.keyframes)
-        buffer.replace(others)
-        return buffer.neighbours(keyframe, count)
+        rest = [other for other in others if other.id not in known]
+        return found + neighbours(keyframe, rest, count - len(found), settings)
 
     def _prior_of(self, place: Keyframe, view: Keyframe) -> Prior | None:
         newest = next(iter(self.views()), None)

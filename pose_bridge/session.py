@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
+import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ class Session:
         self._news = threading.Condition()
         self._map_odom: tuple[int, int, Array] | None = None  # epoch, first stamp, T_map_odom
         self._count = self._changes = 0
+        self._run = uuid.uuid4().hex[:6]  # keyframes of a loaded map have ids of their own
 
     # --- what the robot tells
 
@@ -120,7 +122,7 @@ class Session:
             self._count += 1
             epoch = self.odometry.epoch
             keyframe = Keyframe(
-                id=f"keyframe_{epoch}_{self._count}",
+                id=f"{self._run}_{self._count}",
                 epoch=epoch,
                 T_odom_base=T_odom_base,
                 T_map_base=self._T_map_base(epoch, picture.stamp_ns, T_odom_base),
@@ -183,9 +185,8 @@ class Session:
         loaded = store.load_map(self._maps, name)
         self.forget()
         # Their odometry is another run's: no epoch of this one may compare with it.
-        self.keyframes.replace(
-            dataclasses.replace(keyframe, epoch=-1 - keyframe.epoch) for keyframe in loaded
-        )
+        past = 1 + max((keyframe.epoch for keyframe in loaded), default=0)
+        self.keyframes.replace(dataclasses.replace(k, epoch=k.epoch - past) for k in loaded)
         return len(loaded)
 
     # --- what it can be asked

@@ -152,7 +152,7 @@ def test_waiting_for_motion() -> None:
 
 def test_the_budget_ends_waiting() -> None:
     control = Control()
-    control.start(0.3)
+    control.start(3.0)
     pause = threading.Event()
     with pytest.raises(NeedMotionError, match="budget"):
         search(Oracle(), SEEN[:1], wait=lambda s: pause.wait(s)).run(control)

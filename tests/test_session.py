@@ -67,7 +67,7 @@ class Robot:
 def session(tmp_path: Path) -> Session:
     config = Config(
         map=MapConfig(directory=str(tmp_path / "maps")),
-        relocalize=RelocalizeConfig(candidates=4, neighbours=2),
+        relocalize=RelocalizeConfig(candidates=4, neighbours=2, wide_pairs=0),
         keyframes=KeyframesConfig(min_sharpness=0.0),
     )
     return Session(config, Oracle())
@@ -121,7 +121,7 @@ def test_who_does_not_move_is_told_to(session: Session) -> None:
     robot.map_a_room()
     robot.be_kidnapped(1)
     with pytest.raises(NeedMotionError, match="turn"):
-        session.relocalize(control(1.0))
+        session.relocalize(control(4.0))
 
 
 def test_kidnapped_again_while_it_is_looked_for(session: Session) -> None:
@@ -199,6 +199,21 @@ def test_a_map_goes_to_disk_and_back(session: Session) -> None:
     robot.be_kidnapped()
     found = session.relocalize(control(), wait_for_motion=False)
     np.testing.assert_allclose(found.best.T_map_odom, T_MAP_ODOM, atol=1e-5)
+
+
+def test_a_loaded_map_is_never_taken_for_this_run(session: Session) -> None:
+    """However often it was saved and loaded: its odometry and its names are another run's."""
+    robot = Robot(session)
+    robot.map_a_room()
+    for _ in range(3):
+        session.save_map("home")
+        session.load_map("home")
+        assert all(keyframe.epoch < 0 for keyframe in session.keyframes.all())
+    other = Session(session.config, Oracle())
+    other.load_map("home")
+    again = Robot(other)
+    again.be_kidnapped()  # none of its keyframes has the name of one of the map
+    assert len(other.keyframes) == len(MAP) + 6
 
 
 def test_names_of_maps(session: Session) -> None:
