@@ -32,7 +32,7 @@ from pose_bridge.views import View
 RATIO = dict(zip(BINS_DEG, (1.07, 1.49, 1.45, 1.39, 1.23), strict=True))
 PHOTOGRAPHS = (0.97, 0.79, 0.48, 0.21, 0.10)
 TOLERANCE = 0.10
-DISTANCE_M = (1.0, 3.5)
+DISTANCE_M = (0.8, 2.5)
 AGITATION_RADPS = 0.15  # a robot that looks at something does not stand perfectly still
 NEAR_M = 0.6  # what is seen this near to the middle of a piece of furniture is that piece, or close before it
 TRIES = 20000

@@ -102,7 +102,7 @@ class _Furnisher:
             self._stand(stock.furniture[rng.integers(len(stock.furniture))])
         for _ in range(round(area_m2 * rng.uniform(0.7, 1.2))):
             self._hang(stock.pictures[rng.integers(len(stock.pictures))])
-        for _ in range(rng.integers(1, 4)):
+        for _ in range(rng.integers(2, 6)):
             self._lay(stock.rugs[rng.integers(len(stock.rugs))])
         return self._reachable(self.taken)
 

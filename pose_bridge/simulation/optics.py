@@ -37,7 +37,7 @@ class Optics:
         shot_noise: The same for a grey value of 1; it grows with the root.
     """
 
-    blur_px: float = 0.35
+    blur_px: float = 0.3
     exposure_s: float = 0.012
     brightness: float = 115.0
     adaptation: float = 0.7

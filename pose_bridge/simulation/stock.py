@@ -95,12 +95,12 @@ class _Maker:
             pictures=[self._picture() for _ in range(rng.integers(6, 13))],
             windows=[self._window() for _ in range(2)],
             door=self._door(),
-            roughness=float(rng.uniform(1.0, 6.0)),
+            roughness=float(rng.uniform(1.0, 8.0)),
             wall=textures.colour(rng, (0.02, 0.2), (0.72, 0.93)),
             motif=textures.motif(rng) if rng.random() < 0.5 else None,
             floor=(textures.parquet, textures.carpet, textures.tiles)[rng.integers(3)],
             floor_colour=textures.brown(rng) if rng.random() < 0.6 else textures.colour(rng, (0.0, 0.3)),
-            rugs=[self._rug() for _ in range(2)],
+            rugs=[self._rug() for _ in range(4)],
         )
 
     def _keep(self, texture: Image) -> int:

@@ -83,7 +83,7 @@ def wood(rng: Rng, width_m: float, height_m: float, base: Array, *, upright: boo
     """Grain along the rows, or along the columns if upright."""
     rows, columns = _shape(width_m, height_m, TEXEL_M)
     shape = (columns, rows) if upright else (rows, columns)
-    grain = 9.0 * clouds(rng, shape, (5, 40)) + 5.0 * clouds(rng, shape, (3, 16))
+    grain = 11.0 * clouds(rng, shape, (6, 30)) + 6.0 * clouds(rng, shape, (4, 12))
     grain += 5.0 * clouds(rng, shape, (60, 200))
     canvas = _painted(base, grain)
     for _ in range(rng.poisson(KNOTS_PER_M2 * width_m * height_m)):
@@ -110,7 +110,7 @@ def parquet(rng: Rng, width_m: float, height_m: float, base: Array) -> Image:
 def carpet(rng: Rng, width_m: float, height_m: float, base: Array) -> Image:
     """Fine grain, worn here and there."""
     shape = _shape(width_m, height_m, TEXEL_M)
-    grain = 9.0 * rng.standard_normal(shape).astype(np.float32) + 7.0 * clouds(rng, shape, (7, 7))
+    grain = 9.0 * rng.standard_normal(shape).astype(np.float32) + 10.0 * clouds(rng, shape, (7, 7))
     return _painted(base, grain + 3.0 * clouds(rng, shape, (100, 100)))
 
 
@@ -118,7 +118,7 @@ def tiles(rng: Rng, width_m: float, height_m: float, base: Array) -> Image:
     """Square tiles, all alike, and their joints."""
     shape = _shape(width_m, height_m, TEXEL_M)
     side = int(rng.uniform(0.2, 0.5) / TEXEL_M)
-    canvas = _painted(base, 7.0 * clouds(rng, shape, (10, 10)) + 2.0 * clouds(rng, shape, (2, 2)))
+    canvas = _painted(base, 9.0 * clouds(rng, shape, (9, 9)) + 2.0 * clouds(rng, shape, (2, 2)))
     canvas[::side] = canvas[1::side][: len(canvas[::side])] // 2 + 40
     canvas[:, ::side] = (0.6 * base).astype(np.uint8)
     return canvas
@@ -141,7 +141,7 @@ def rug(rng: Rng, width_m: float, height_m: float) -> Image:
 def fabric(rng: Rng, width_m: float, height_m: float, base: Array) -> Image:
     """Cloth, plain or striped."""
     shape = _shape(width_m, height_m, TEXEL_M)
-    shade = 6.0 * clouds(rng, shape, (2, 2)) + 7.0 * clouds(rng, shape, (9, 9))
+    shade = 6.0 * clouds(rng, shape, (2, 2)) + 10.0 * clouds(rng, shape, (8, 8))
     kind = rng.random()
     if kind < 0.4:
         canvas = _painted(base, shade)
