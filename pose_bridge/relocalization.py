@@ -255,7 +255,8 @@ class Search:
             T_camera_other = rigid.inverse(T_map_odom @ view.T_odom_camera) @ T_map_other
             alike = sight.seen_alike(view, self.map, T_camera_other, PREDICTED_WITHIN_DEG)
             found.append((float(alike.max()), self.map[int(alike.argmax())], view))
-        return [(place, view) for alike, place, view in sorted(found, key=lambda f: -f[0]) if alike > 0.0]
+        best = sorted(found, key=lambda f: -f[0])[: self.config.relocalize.candidates]
+        return [(place, view) for alike, place, view in best if alike > 0.0]
 
     def _reachable(self) -> Sequence[Keyframe]:
         """The map's keyframes near enough to the prior to show what the robot sees."""

@@ -57,6 +57,16 @@ def test_what_looks_at_the_same_comes_first() -> None:
     assert taken[3] is None
 
 
+def test_a_pair_that_is_given_back_comes_last() -> None:
+    made = offered(keyframe("b", planar(1, 0, 31)), keyframe("c", planar(2, 0, 120)))
+    first = made.take()
+    assert first is not None
+    made.give_back(first)
+    assert made.take() not in (first, None)
+    assert made.take() == first
+    assert made.take() is None
+
+
 def test_each_pair_once() -> None:
     b = keyframe("b", planar(1, 0, 90))
     made = offered(b)
