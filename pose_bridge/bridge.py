@@ -41,6 +41,8 @@ from pose_bridge.views import (
 
 log = logging.getLogger(__name__)
 
+CERTAIN_SIGMA = 3.0  # answers of two rungs that differ by more standard deviations contradict each other
+
 
 @dataclass(frozen=True)
 class Rung:
@@ -216,9 +218,20 @@ def _worth(answer: Answer) -> tuple[bool, int, float]:
 
 
 def _agree(a: Answer, b: Answer) -> bool:
+    """Whether two accepted answers differ by no more than they are uncertain."""
     known = Translation.UNDEFINED not in (a.translation, b.translation)
     T_a, T_b = (rigid.make(x.rotation, x.direction if known else np.zeros(3)) for x in (a, b))
-    return verification.same_pose(T_a, T_b, known)
+    turn_deg = np.degrees(CERTAIN_SIGMA * np.hypot(a.rotation_sigma_rad, b.rotation_sigma_rad))
+    shift_deg = (
+        np.degrees(CERTAIN_SIGMA * np.hypot(a.direction_sigma_rad, b.direction_sigma_rad)) if known else 0.0
+    )
+    return verification.same_pose(
+        T_a,
+        T_b,
+        known,
+        max(turn_deg, verification.SAME_ROTATION_DEG),
+        max(shift_deg, verification.SAME_DIRECTION_DEG),
+    )
 
 
 def _contradiction(a: Answer, b: Answer) -> Answer:

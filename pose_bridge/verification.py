@@ -178,11 +178,17 @@ def same_answer(a: Estimate, b: Estimate) -> bool:
     return same_pose(a.T_reference_target, b.T_reference_target, known)
 
 
-def same_pose(T_a: Array, T_b: Array, directions: bool) -> bool:
+def same_pose(
+    T_a: Array,
+    T_b: Array,
+    directions: bool,
+    rotation_deg: float = SAME_ROTATION_DEG,
+    direction_deg: float = SAME_DIRECTION_DEG,
+) -> bool:
     """Whether two poses are one answer, up to scale; by their rotations only, if `directions` is False."""
-    if distances.rotation_error_deg(T_a[:3, :3], T_b[:3, :3]) > SAME_ROTATION_DEG:
+    if distances.rotation_error_deg(T_a[:3, :3], T_b[:3, :3]) > rotation_deg:
         return False
-    return not directions or distances.translation_error_deg(T_a[:3, 3], T_b[:3, 3]) < SAME_DIRECTION_DEG
+    return not directions or distances.translation_error_deg(T_a[:3, 3], T_b[:3, 3]) < direction_deg
 
 
 @dataclass(frozen=True)

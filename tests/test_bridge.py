@@ -458,6 +458,12 @@ def test_it_climbs_until_the_rotation_is_known_well(walk: Walk, good: Answer) ->
         assert np.degrees(answer.rotation_sigma_rad) == pytest.approx(sigma_deg)
 
 
+def test_answers_that_are_unsure_of_their_difference_agree(walk: Walk, good: Answer) -> None:
+    rough, fine = with_sigma(good, 1.2, turned_deg=3.2), with_sigma(good, 0.1)
+    answer = Rungs(rough, fine).answer(walk.question(*GOOD))
+    assert np.degrees(answer.rotation_sigma_rad) == pytest.approx(0.1)
+
+
 def test_two_good_answers_that_differ_are_none(walk: Walk, good: Answer) -> None:
     answer = Rungs(with_sigma(good, 0.6), with_sigma(good, 0.1, turned_deg=8.0)).answer(walk.question(*GOOD))
     assert_no_pose(answer)
