@@ -139,7 +139,8 @@ class _Furnisher:
 
     def _lay(self, rug: Surfaces) -> None:
         """On the floor, under the furniture; one that lies on another a little higher."""
-        x, y = self._rng.uniform(0.15, 0.85, 2) * self._size_m[:2]
+        reach_m = float(np.linalg.norm(rug.corners[0, :2]))
+        x, y = self._rng.uniform(reach_m, self._size_m[:2] - reach_m)
         self._rugs += 1
         yaw = self._rng.choice([0.0, np.pi / 2]) + self._rng.normal(0.0, 0.1)
         self.parts.append(rug.moved(planar(x, y, yaw, 0.002 * self._rugs)))

@@ -119,8 +119,9 @@ def tiles(rng: Rng, width_m: float, height_m: float, base: Array) -> Image:
     shape = _shape(width_m, height_m, TEXEL_M)
     side = int(rng.uniform(0.2, 0.5) / TEXEL_M)
     canvas = _painted(base, 9.0 * clouds(rng, shape, (9, 9)) + 2.0 * clouds(rng, shape, (2, 2)))
-    canvas[::side] = canvas[1::side][: len(canvas[::side])] // 2 + 40
-    canvas[:, ::side] = (0.6 * base).astype(np.uint8)
+    joint = (0.6 * base).astype(np.uint8)
+    canvas[::side] = joint
+    canvas[:, ::side] = joint
     return canvas
 
 

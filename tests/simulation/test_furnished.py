@@ -63,8 +63,11 @@ def test_a_room_is_closed_and_cannot_be_left(number: int) -> None:
         pixels = np.stack(np.meshgrid(np.arange(160), np.arange(120)), axis=2).reshape(-1, 2) + 0.5
         rays = np.concatenate([CAMERA.normalize(pixels), np.ones((len(pixels), 1))], axis=1)
         points = rigid.transform(T, rays * picture.depth_m.reshape(-1, 1))
-        assert (points > -0.01).all()
-        assert (points < made.size_m + 0.01).all()
+        outside_m = np.maximum(-points, points - made.size_m).max(axis=1)
+        assert (
+            outside_m > 1e-5
+        ).mean() < 0.001  # what is narrower than a sample may take its neighbour's depth
+        assert outside_m.max() < 0.1
     assert made.is_free(*made.free_places()[0])
     for outside in ((-0.1, 1.0), (made.size_m[0] + 0.1, 1.0), (1.0, made.size_m[1] + 0.1)):
         assert not made.is_free(*outside)
