@@ -40,6 +40,8 @@ class Witness(Node):
         carried_ns: Newest stamp when the robot was carried away, each time.
         acts: What the simulator said of its story, in order.
         strips: Views that bridged, as pose_bridge shows them, RGB.
+        mapping: Whether to tell the node where odometry lies in the map, as a SLAM system does that maps.
+        placed: The node's answers to that, to come.
     """
 
     def __init__(self) -> None:
@@ -50,8 +52,11 @@ class Witness(Node):
         self.carried_ns: list[int] = []
         self.acts: list[str] = []
         self.strips: dict[int, np.ndarray] = {}
-        self._hear(PoseStamped, "simulator/truth", lambda m: self.truth.update(_posed(m, m.pose)))
-        self._hear(Odometry, "odom", lambda m: self.odometry.update(_posed(m, m.pose.pose)))
+        self.mapping = True
+        self.placed: list[Future] = []
+        self._unplaced: list[int] = []
+        self._hear(PoseStamped, "simulator/truth", self._on_truth)
+        self._hear(Odometry, "odom", self._on_odometry)
         self._hear(Image, "image", lambda m: self.pictures.update({_stamp_ns(m): images.decode(m)}))
         self._hear(Image, "pose_bridge/bridge_views", self._on_strip)
         self._hear(Empty, "pose_bridge/kidnapped", lambda m: self.carried_ns.append(max(self.truth)))
@@ -65,18 +70,6 @@ class Witness(Node):
         self._executor.add_node(self)
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
-
-    def T_world_odom(self) -> tuple[int, np.ndarray] | None:
-        """The first moment of which truth and odometry are known; None before there is one."""
-        known = sorted(self.truth.keys() & self.odometry.keys())
-        if not known:
-            return None
-        return known[0], self.truth[known[0]] @ rigid.inverse(self.odometry[known[0]])
-
-    def ask_map_pose(self, stamp_ns: int, T_map_odom: np.ndarray) -> Future:
-        """Say where odometry lies in the map since then."""
-        transform = poses.to_transform(T_map_odom, stamp_ns, "map", "odom")
-        return self.set_map_pose.call_async(SetMapPose.Request(map_odom=transform))
 
     def ask_where(self, budget_s: float, on_feedback: Callable[[Any], None]) -> Future:
         """Ask where the robot is; the future holds the goal's handle."""
@@ -92,6 +85,27 @@ class Witness(Node):
     def _hear(self, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile = MANY) -> None:
         self.create_subscription(kind, topic, callback, qos)
 
+    def _on_odometry(self, message: Odometry) -> None:
+        self.odometry[_stamp_ns(message)] = poses.to_matrix(message.pose.pose)
+
+    def _on_truth(self, message: PoseStamped) -> None:
+        stamp_ns = _stamp_ns(message)
+        self.truth[stamp_ns] = poses.to_matrix(message.pose)
+        if self.mapping and self.set_map_pose.service_is_ready():
+            self._unplaced.append(stamp_ns)
+            self._place()
+
+    def _place(self) -> None:
+        """Odometry of the newest picture may be on its way; that of an older one is there, or was lost."""
+        known = [stamp_ns for stamp_ns in self._unplaced if stamp_ns in self.odometry]
+        if not known:
+            return
+        stamp_ns = known[-1]
+        self._unplaced = [later_ns for later_ns in self._unplaced if later_ns > stamp_ns]
+        T_map_odom = self.truth[stamp_ns] @ rigid.inverse(self.odometry[stamp_ns])
+        transform = poses.to_transform(T_map_odom, stamp_ns, "map", "odom")
+        self.placed.append(self.set_map_pose.call_async(SetMapPose.Request(map_odom=transform)))
+
     def _on_strip(self, message: Image) -> None:
         self.strips[_stamp_ns(message)] = images.decode(message)
 
@@ -102,10 +116,6 @@ class Witness(Node):
 
 def _stamp_ns(message: Any) -> int:
     return poses.from_stamp(message.header.stamp)
-
-
-def _posed(message: Any, pose: Any) -> dict[int, np.ndarray]:
-    return {_stamp_ns(message): poses.to_matrix(pose)}
 
 
 def start() -> Witness:

@@ -44,11 +44,8 @@ from pose_bridge.simulation.robot import DEFAULT_BUILD, Build, Frame, Place, Rob
 NAME = "simulator"
 WORLD, ODOM, BASE, CAMERA = "world", "odom", "base_link", "camera_optical_frame"
 NS = 1_000_000_000
-ODOMETRY_HZ = 50
-TICK_NS = NS // ODOMETRY_HZ
-TICK_S = TICK_NS / NS
-AHEAD = 2 * ODOMETRY_HZ  # ticks that a story is rendered ahead of time
-AHEAD_DRIVEN = ODOMETRY_HZ // 5  # the same when somebody drives, who would not like to wait
+AHEAD_S = 2.0  # by which a story is rendered ahead of its time
+AHEAD_DRIVEN_S = 0.2  # the same when somebody drives, who would not like to wait
 CARRY_S = 1.0  # without odometry and pictures, while the robot is carried; it says so half-way
 COMMAND_S = 0.5  # for which a command holds
 SHORTEST_TIMER_S = 0.005
@@ -73,7 +70,8 @@ class SimulatorConfig:
     speed: float = setting(1.0, "seconds of the story in one second; not 1 needs `clock`", low=0.1, high=20.0)
     clock: bool = setting(False, "publish /clock, for nodes with use_sim_time; stamps are then the story's")
     listeners: int = setting(0, "begin when so many listen to pictures and odometry", low=0, high=100)
-    rate_hz: float = setting(10.0, "pictures per second of the story", low=0.1, high=float(ODOMETRY_HZ))
+    rate_hz: float = setting(10.0, "pictures per second of the story", low=0.1, high=200.0)
+    odometry_hz: float = setting(50.0, "reports of odometry per second of the story", low=5.0, high=200.0)
     width: int = setting(320, "of the pictures, pixels", low=32, high=1920)
     height: int = setting(240, "of the pictures, pixels", low=32, high=1080)
     depth: bool = setting(False, "publish depth with each picture")
@@ -86,11 +84,25 @@ class SimulatorConfig:
         _one_of("kidnap", self.kidnap, tuple(kind.name.lower() for kind in Kind))
         _one_of("transport", self.transport, ("raw", "compressed", "both"))
         _one_of("reliability", self.reliability, ("reliable", "best_effort"))
+        if self.rate_hz > self.odometry_hz:
+            raise ConfigError(
+                f"rate_hz must not exceed odometry_hz, got {self.rate_hz:g} and {self.odometry_hz:g}"
+            )
         if self.speed != 1.0 and not self.clock:
             raise ConfigError(
                 f"speed {self.speed:g} needs a clock of its own: set clock to true, "
                 "and use_sim_time in every node that listens"
             )
+
+    @property
+    def tick_ns(self) -> int:
+        """Time between two reports of odometry."""
+        return round(NS / self.odometry_hz)
+
+    @property
+    def tick_s(self) -> float:
+        """The same in seconds."""
+        return self.tick_ns / NS
 
     @property
     def build(self) -> Build:
@@ -112,14 +124,14 @@ class Film:
     """Renders moments in a thread, ahead of their time.
 
     Args:
-        ticks: One for each `TICK_S`.
+        ticks: One for each `tick_s`.
         config: Of the simulator.
-        ahead: Ticks.
+        ahead_s: How far ahead.
     """
 
-    def __init__(self, ticks: Iterator[Tick], config: SimulatorConfig, ahead: int) -> None:
+    def __init__(self, ticks: Iterator[Tick], config: SimulatorConfig, ahead_s: float) -> None:
         self._ticks, self._config = ticks, config
-        self._ready: queue.Queue[Moment | Exception] = queue.Queue(ahead)
+        self._ready: queue.Queue[Moment | Exception] = queue.Queue(math.ceil(ahead_s / config.tick_s))
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -153,7 +165,7 @@ class Film:
             self._put(error)
 
     def _rendered(self, index: int, tick: Tick) -> Moment:
-        share = self._config.rate_hz / ODOMETRY_HZ
+        share = self._config.rate_hz * self._config.tick_s
         due = math.floor(index * share) > math.floor((index - 1) * share)
         if not due or not tick.seen:
             return Moment(tick, None, None)
@@ -196,7 +208,7 @@ class Simulator(Node):
         self._start_s, self._start_ns = time.monotonic(), time.time_ns()
         self._stamp_ns = self._start_ns
         self._play(film)
-        self._in_steady_time(max(TICK_S / config.speed, SHORTEST_TIMER_S), self._go_on)
+        self._in_steady_time(max(self.config.tick_s / config.speed, SHORTEST_TIMER_S), self._go_on)
 
     def destroy_node(self) -> None:
         """Stop rendering, too."""
@@ -240,7 +252,7 @@ class Simulator(Node):
         if config.story == "none":
             return self._driven(self._room, config.seed)
         self._kidnapping = kidnap.kidnap(self._room, config.seed, Kind[config.kidnap.upper()], self._build)
-        return Film(playback.told(self._kidnapping.mapping, TICK_S), config, AHEAD)
+        return Film(playback.told(self._kidnapping.mapping, self.config.tick_s), config, AHEAD_S)
 
     def _driven(self, room: Room, seed: int) -> Film:
         places = room.free_places()
@@ -248,12 +260,12 @@ class Simulator(Node):
         x_m, y_m = places[rng.integers(len(places))]
         place = Place(float(x_m), float(y_m), float(rng.uniform(-np.pi, np.pi)))
         robot = Robot(room, place, seed, self._build)
-        return Film(playback.driven(robot, TICK_S, self._commanded), self.config, AHEAD_DRIVEN)
+        return Film(playback.driven(robot, self.config.tick_s, self._commanded), self.config, AHEAD_DRIVEN_S)
 
     def _stranger(self) -> Iterator[Tick]:
         """Furnishes the room when the first moment is asked for: in the thread that renders."""
         room = Room(self.config.style_seed, self.config.stranger_seed)
-        yield from playback.told(kidnap.stranger(room, self.config.seed, self._build), TICK_S)
+        yield from playback.told(kidnap.stranger(room, self.config.seed, self._build), self.config.tick_s)
 
     def _on_kidnap(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._kidnap()
@@ -261,7 +273,7 @@ class Simulator(Node):
         return response
 
     def _on_stranger(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._carry(Film(self._stranger(), self.config, AHEAD), "stranger")
+        self._carry(Film(self._stranger(), self.config, AHEAD_S), "stranger")
         response.success, response.message = True, "it is being carried to a room that it never saw"
         return response
 
@@ -270,7 +282,7 @@ class Simulator(Node):
             self._carry(self._driven(self._room, int(time.time_ns() % 2**31)), "kidnapped")
         else:
             frames = self._kidnapping.kidnapped
-            self._carry(Film(playback.told(frames, TICK_S), self.config, AHEAD), "kidnapped")
+            self._carry(Film(playback.told(frames, self.config.tick_s), self.config, AHEAD_S), "kidnapped")
 
     def _carry(self, film: Film, act: str) -> None:
         assert self._film is not None
@@ -316,12 +328,12 @@ class Simulator(Node):
 
     def _go_on(self) -> None:
         """Publish the moments whose time has come."""
-        while (late_ns := self._now_ns() - self._stamp_ns - TICK_NS) >= 0:
+        while (late_ns := self._now_ns() - self._stamp_ns - self.config.tick_ns) >= 0:
             moment = self._film.take() if self._film is not None and self._may_go_on() else None
             if moment is None:
                 self._wait(late_ns)
                 return
-            self._stamp_ns += TICK_NS
+            self._stamp_ns += self.config.tick_ns
             self._publish(moment)
 
     def _may_go_on(self) -> bool:
@@ -360,8 +372,8 @@ class Simulator(Node):
         ahead_m, turn_rad = self._drift.add(frame)
         message = Odometry(header=header, child_frame_id=BASE)
         message.pose = poses.to_pose_with_covariance(frame.T_odom_base, self._drift.covariance())
-        message.twist.twist.linear.x = ahead_m / TICK_S
-        message.twist.twist.angular.z = turn_rad / TICK_S
+        message.twist.twist.linear.x = ahead_m / self.config.tick_s
+        message.twist.twist.angular.z = turn_rad / self.config.tick_s
         self._odom.publish(message)
         self._tf.publish(poses.to_tf([poses.to_transform(frame.T_odom_base, self._stamp_ns, ODOM, BASE)]))
 

@@ -30,7 +30,7 @@ from tf2_msgs.msg import TFMessage  # noqa: E402
 
 from pose_bridge.geometry import rigid  # noqa: E402
 from pose_bridge.ros import cameras, images, poses  # noqa: E402
-from pose_bridge.ros.simulator_node import TICK_NS, SimulatorConfig  # noqa: E402
+from pose_bridge.ros.simulator_node import SimulatorConfig  # noqa: E402
 
 DOMAIN = 30 + os.getpid() % 70
 SMALL = {"width": 64, "height": 48}
@@ -141,13 +141,13 @@ def test_what_a_mapping_robot_sends_fits_together_until_it_is_kidnapped(listener
         assert set(np.diff(stamps)) == {PERIOD_NS}  # one picture per stamp, at the rate, none left out
         for name in ("camera_info", "depth", "image/compressed", "simulator/truth"):
             listener.until(lambda name=name: set(stamps) <= set(listener.by_stamp(name)), process)
-        around = {stamp + offset for stamp in stamps for offset in (0, TICK_NS)}
+        around = {stamp + offset for stamp in stamps for offset in (0, config.tick_ns)}
         listener.until(lambda: around <= set(listener.by_stamp("odom")), process)
         before = {name: list(messages) for name, messages in listener.heard.items()}
         images_by, info_by, odom_by, truth_by = (
             listener.by_stamp(name) for name in ("image", "camera_info", "odom", "simulator/truth")
         )
-        assert set(np.diff(sorted(odom_by))) == {TICK_NS}
+        assert set(np.diff(sorted(odom_by))) == {config.tick_ns}
         for stamp in stamps:
             assert cameras.to_camera(info_by[stamp]) == config.build.camera
         assert {m.header.frame_id for m in before["image"] + before["camera_info"]} == {
@@ -221,6 +221,7 @@ def test_it_is_driven_and_rests_when_nobody_commands(listener: Listener) -> None
     ("parameters", "complaint"),
     [
         ({"speed": 4.0}, "needs a clock of its own"),
+        ({"rate_hz": 60.0}, "rate_hz must not exceed odometry_hz, got 60 and 50"),
         ({"story": "odyssey"}, "story must be one of tour, kidnap, none"),
         ({"sped": 2.0}, "unknown parameter sped"),
     ],
