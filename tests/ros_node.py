@@ -379,3 +379,30 @@ def odometry(T_odom_base: np.ndarray, stamp_ns: int) -> Odometry:
     message.child_frame_id = "base_link"
     message.pose.pose = poses.to_pose(T_odom_base)
     return message
+
+
+class Robot:
+    """Drives, and tells what it sees and where it is by odometry; its clock runs ahead of nobody's.
+
+    Attributes:
+        stamp_ns: Of its last picture.
+    """
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        self.stamp_ns = time.time_ns() - 100 * S
+        self.info = cameras.to_camera_info(CAMERA)
+
+    def step(self, T_odom_base: np.ndarray, seed: int, picture: Image | None = None) -> int:
+        """Half a second later: a picture, between two reports of odometry; returns its stamp."""
+        self.stamp_ns += S // 2
+        self.move(T_odom_base, self.stamp_ns - S // 10)
+        self._caller.say("camera_info", self.info)
+        seen = image(seed) if picture is None else picture
+        seen.header.stamp = poses.to_stamp(self.stamp_ns)
+        self._caller.say("image", seen)
+        self.move(T_odom_base, self.stamp_ns + S // 10)
+        return self.stamp_ns
+
+    def move(self, T_odom_base: np.ndarray, stamp_ns: int) -> None:
+        self._caller.say("odom", odometry(T_odom_base, stamp_ns))
