@@ -475,7 +475,7 @@ class PoseBridgeNode(LifecycleNode):
                 serve(request, response)
                 response.success = True
             except Exception as error:
-                response.success, response.message = False, conversions.text(str(error))
+                response.success, response.message = False, _description(error)
                 self._complain(error)
             return response
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from pose_bridge.config import Config
+from pose_bridge.ros.conversions import text
 from pose_bridge.ros.publishers import Publishers, Wanted
 
 Finding = tuple[bytes, str]
@@ -44,10 +45,10 @@ def status(
     """
     level, message = max(findings, key=lambda finding: finding[0], default=(OK, otherwise))
     pairs = [
-        KeyValue(key=key, value=value if isinstance(value, str) else f"{value:.6g}")
+        KeyValue(key=key, value=text(value) if isinstance(value, str) else f"{value:.6g}")
         for key, value in values.items()
     ]
-    return DiagnosticStatus(level=level, name=name, message=message, values=pairs)
+    return DiagnosticStatus(level=level, name=name, message=text(message), values=pairs)
 
 
 class _Stream:

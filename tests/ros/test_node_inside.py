@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exceptions where nobody expects them: the node in this process, so that they can be put there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ros_installed import require_ros
+
+require_ros()
+
+import rclpy  # noqa: E402
+from action_msgs.msg import GoalStatus  # noqa: E402
+from rclpy.context import Context  # noqa: E402
+from rclpy.executors import MultiThreadedExecutor  # noqa: E402
+from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from robot_world import standing  # noqa: E402
+from ros_node import QUICK, Caller, Robot, free_domain, pair, until, view  # noqa: E402
+from ros_numbers import finite_numbers  # noqa: E402
+
+from pose_bridge.action import Relocalize  # noqa: E402
+from pose_bridge.control import Control  # noqa: E402
+from pose_bridge.errors import ErrorCode, NoMapError  # noqa: E402
+from pose_bridge.msg import LoopClosureCandidate, RelativePose  # noqa: E402
+from pose_bridge.ros.node import THREADS, PoseBridgeNode  # noqa: E402
+from pose_bridge.srv import MapFile  # noqa: E402
+from pose_bridge.views import Answer, Question, Reason  # noqa: E402
+
+EXPECTED = "? nobody expects this"
+UNEXPECTED = "\ud800 nobody expects this"  # and it is no text that could be sent or logged as it is
+
+
+class Nobody:
+    """A bridge that knows nothing."""
+
+    def answer(self, question: Question, control: Control | None = None) -> Answer:
+        return Answer.rejected(Reason.NO_OVERLAP, "as ever")
+
+
+class SurpriseError(Exception):
+    pass
+
+
+def surprise(*_: Any, **__: Any) -> Any:
+    raise SurpriseError(UNEXPECTED)
+
+
+@pytest.fixture(scope="module")
+def domain() -> int:
+    return free_domain()
+
+
+@pytest.fixture(scope="module")
+def node(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PoseBridgeNode]:
+    folder: Path = tmp_path_factory.mktemp("node")
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    settings = {**QUICK, "map.directory": str(folder), "image.reliability": "reliable"}
+    node = PoseBridgeNode(
+        context=context, parameter_overrides=[Parameter(name, value=v) for name, v in settings.items()]
+    )
+    executor = MultiThreadedExecutor(THREADS, context=context)
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    assert node.trigger_configure() is TransitionCallbackReturn.SUCCESS
+    assert node.trigger_activate() is TransitionCallbackReturn.SUCCESS
+    node._session.bridge = Nobody()
+    yield node
+    node.close()
+    executor.shutdown()
+    thread.join()
+    node.destroy_node()
+    context.shutdown()
+
+
+@pytest.fixture(scope="module")
+def caller(domain: int, node: PoseBridgeNode) -> Iterator[Caller]:
+    caller = Caller(domain)
+    yield caller
+    caller.check()
+    caller.close()
+
+
+@pytest.fixture(autouse=True)
+def next_goal_is_answered(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    yield
+    monkeypatch.undo()
+    outcome = caller.ask(pair())
+    assert (outcome.status, outcome.code) == (GoalStatus.STATUS_SUCCEEDED, ErrorCode.NONE)
+    assert outcome.result.relative_pose.reason_text == "as ever"
+
+
+def of(node: PoseBridgeNode, path: str) -> tuple[Any, str]:
+    *parts, last = path.split(".")
+    owner: Any = node
+    for part in parts:
+        owner = getattr(owner, part)
+    return owner, last
+
+
+PATHS = [
+    "_requests.question",
+    "_session.bridge.answer",
+    "_outlet.answered",
+    "_outlet.message",
+    "_goals.run",
+    "_health.answered",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_whatever_is_raised_ends_in_a_code(
+    node: PoseBridgeNode, caller: Caller, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(*of(node, path), surprise)
+    outcome = caller.ask(pair())
+    assert (outcome.status, outcome.code) == (GoalStatus.STATUS_ABORTED, ErrorCode.UNKNOWN)
+    assert finite_numbers(outcome.result) == []
+    assert outcome.result.error_msg == EXPECTED
+
+
+@pytest.mark.parametrize("path", ["_health.failed_goal", "_complain", "_outlet.hypotheses"])
+def test_also_while_a_failure_is_noted(
+    node: PoseBridgeNode, caller: Caller, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(*of(node, path), surprise)
+    outcome = caller.ask(Relocalize.Goal())
+    assert (outcome.status, outcome.code) == (GoalStatus.STATUS_ABORTED, ErrorCode.NO_MAP)
+    assert finite_numbers(outcome.result) == []
+
+
+@pytest.mark.parametrize("error", [SurpriseError(UNEXPECTED), MemoryError(), NoMapError(UNEXPECTED)])
+def test_searches_and_services_too(
+    node: PoseBridgeNode, caller: Caller, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    for name in ("relocalize", "save_map", "clear_map"):
+        monkeypatch.setattr(node._session, name, fail)
+    outcome = caller.ask(Relocalize.Goal())
+    assert outcome.status == GoalStatus.STATUS_ABORTED
+    assert finite_numbers(outcome.result) == []
+    code = caller.call("save_map", MapFile.Request(name="room")).error_code
+    assert code == outcome.code == (ErrorCode.NO_MAP if isinstance(error, NoMapError) else ErrorCode.UNKNOWN)
+    cleared = caller.call("clear_map")
+    assert not cleared.success
+    assert cleared.message
+
+
+def test_a_candidate_is_answered_whatever_happens(
+    node: PoseBridgeNode, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = caller.heard["pose_bridge/loop_closures"]
+    monkeypatch.setattr(node._session.bridge, "answer", surprise)
+    before = len(answers)
+    caller.say("pose_bridge/loop_closure_candidates", LoopClosureCandidate(reference=view(1), target=view(2)))
+    assert until(lambda: len(answers) > before)
+    assert answers[-1].status == RelativePose.STATUS_NO_ESTIMATE
+    assert answers[-1].reason_text == EXPECTED
+    assert finite_numbers(answers[-1]) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "callback"),
+    [
+        ("_intake.image", "image"),
+        ("_intake.camera_info", "camera_info"),
+        ("_session.move", "odom"),
+        ("_session.see", "odom"),  # which a picture waits for
+        ("_follow_tf", "_idle"),
+        ("_outlet.draw", "_report"),
+    ],
+)
+def test_what_a_callback_raises_is_reported(
+    node: PoseBridgeNode, caller: Caller, monkeypatch: pytest.MonkeyPatch, path: str, callback: str
+) -> None:
+    failed: list[str] = []
+    report = node._health.failed
+
+    def listen(name: str, error: Exception) -> None:
+        failed.append(name)
+        report(name, error)
+
+    monkeypatch.setattr(node._health, "failed", listen)
+    monkeypatch.setattr(*of(node, path), surprise)
+    robot = Robot(caller)
+    assert until(lambda: robot.step(standing(0, 0, 0), 1) and callback in failed)
+
+
+def test_log_and_diagnostics_name_it(
+    node: PoseBridgeNode, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a character in a text would otherwise silence them, too."""
+    text = "\ud800 only here"
+
+    def fail(*_: Any) -> None:
+        raise SurpriseError(text)
+
+    monkeypatch.setattr(node, "_follow_tf", fail)
+    assert until(lambda: any("? only here" in each.msg for each in caller.heard["/rosout"]))
+    assert until(lambda: (status := caller.status("node")) and "? only here" in status.message)
+
+
+def test_a_background_task_that_fails_is_no_harm(
+    node: PoseBridgeNode, caller: Caller, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert node._goals.in_background(surprise)
+    assert until(lambda: "in the background" in caplog.text)
