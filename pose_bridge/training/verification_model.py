@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fits the verification's probability model on simulated scenes.
+"""Fits the verification's probability model on rendered rooms.
 
     python -m pose_bridge.training.verification_model
 
-Every scene is answered by the real estimators of the three rungs; each candidate, rivals included, is one
-row: its evidence, and whether it is correct. One logistic regression per rung, wrong candidates weighted to
-`WRONG_SHARE`. Real photographs are for testing the model, never for fitting it.
+Every question goes through the three rungs as the bridge would climb them; each candidate, rivals included,
+is one row: its evidence, and whether it is correct. One logistic regression per rung, wrong candidates
+weighted to `WRONG_SHARE`. Real photographs are for testing the model, never for fitting it.
 """
 
 from __future__ import annotations
@@ -17,20 +17,24 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 from scipy.optimize import minimize
 
 from pose_bridge import covariance, verification
+from pose_bridge.bridge import Rung
 from pose_bridge.config import Config
 from pose_bridge.control import Control
-from pose_bridge.errors import NoEstimateError
-from pose_bridge.estimators.base import Array, Estimate, Estimator, Problem
+from pose_bridge.errors import BadInputError, NoEstimateError
+from pose_bridge.estimators.base import Array, Estimate
 from pose_bridge.estimators.pairs import PairVerifier
 from pose_bridge.estimators.registration import RegistrationEstimator
 from pose_bridge.estimators.sfm import SfmEstimator
 from pose_bridge.estimators.two_view import TwoViewEstimator
+from pose_bridge.features import FeatureStore
 from pose_bridge.geometry import distances
-from pose_bridge.simulation import point_scenes
+from pose_bridge.linking import Linker
+from pose_bridge.simulation import questions
 from pose_bridge.views import Translation
 
 # +1: more of it speaks for an answer, -1: against it. A fit with little data must not learn the opposite.
@@ -48,34 +52,56 @@ WRONG_SHARE = {"direct": 0.5, "register": 0.25, "context": 0.25}
 MIN_STD = 1e-3
 CORRECT_ROTATION_DEG = 5.0  # docs/method.md: correct
 CORRECT_DIRECTION_DEG = 15.0
+FIRST_STYLE = 1_000_000  # benchmarks and the demo have lower ones: they show other furniture
 
 Row = tuple[str, dict[str, float], bool]
 
 
-def rows_of(seed: int) -> list[Row]:
-    """Answer one simulated question on every rung: (stage, evidence, correct) of each candidate."""
-    config = Config()
+def rungs(config: Config) -> list[Rung]:
+    """The ladder, each rung by itself."""
     verifier = PairVerifier(config.sfm)
+    linker = Linker(config.context, FeatureStore(config.features, config.views), verifier)
     sfm = SfmEstimator(config.sfm, verifier)
-    scene = point_scenes.simulate(seed)
-    rungs: list[tuple[Estimator, Problem]] = [
-        (TwoViewEstimator(config.two_view), scene.problem.part([0, 1])),
+    return [
+        Rung(linker.pair, TwoViewEstimator(config.two_view)),
+        Rung(
+            linker.reference_side,
+            RegistrationEstimator(config.register, verifier, sfm),
+            lambda question: bool(question.reference_context),
+        ),
+        Rung(
+            linker.context,
+            sfm,
+            lambda question: bool(question.reference_context or question.target_context),
+        ),
     ]
-    if len(scene.problem.views) > 2:
-        rungs.append((sfm, scene.problem))
-    reference_side = [view for view, side in enumerate(scene.problem.sides) if side == 0 or view == 1]
-    if len(reference_side) > 2:
-        rungs.append(
-            (RegistrationEstimator(config.register, verifier, sfm), scene.problem.part(reference_side))
-        )
+
+
+def rows_of(seed: int) -> list[Row]:
+    """Answer one simulated question on every rung: (stage, evidence, correct) of each candidate.
+
+    No rows where the room that the seed furnishes has no place for the question that it draws.
+    """
+    config = Config()
+    try:
+        drawn = questions.draw(FIRST_STYLE + seed, 0, seed)
+    except BadInputError:
+        return []
     rows = []
-    for estimator, problem in rungs:
+    for rung in rungs(config):
+        if not rung.applies(drawn.question):
+            continue
         try:
-            found = verification.candidates(estimator, problem, Control(), config.context.alternatives)
+            problem = rung.problem(drawn.question, Control())
+            found = verification.candidates(rung.estimator, problem, Control(), config.context.alternatives)
         except NoEstimateError:
             continue
         rows += [
-            (estimator.stage.name.lower(), evidence.features, correct(estimate, scene.T_reference_camera[1]))
+            (
+                rung.estimator.stage.name.lower(),
+                evidence.features,
+                correct(estimate, drawn.T_reference_target),
+            )
             for estimate, evidence in found
         ]
     return rows
@@ -128,18 +154,21 @@ def fit(rows: list[tuple[dict[str, float], bool]], wrong_share: float) -> dict[s
 
 
 def collect(seeds: range, workers: int, path: Path) -> Iterator[Row]:
-    """Rows of all scenes, with progress on stderr; those that lie in the file are not made again."""
+    """Rows of all questions, with progress on stderr; those that lie in the file are not made again."""
     known: dict[int, list[Row]] = {}
     if path.exists():
         known = {record["seed"]: record["rows"] for record in map(json.loads, path.read_text().splitlines())}
     path.parent.mkdir(parents=True, exist_ok=True)
     todo = [seed for seed in seeds if seed not in known]
-    with path.open("a") as file, ProcessPoolExecutor(workers) as pool:
+    with (
+        path.open("a") as file,
+        ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool,
+    ):
         for done, (seed, rows) in enumerate(zip(todo, pool.map(rows_of, todo), strict=True), 1):
             known[seed] = rows
             file.write(json.dumps({"seed": seed, "rows": rows}) + "\n")
             file.flush()
-            print(f"\r{done} of {len(todo)} scenes", end="", file=sys.stderr, flush=True)
+            print(f"\r{done} of {len(todo)} questions", end="", file=sys.stderr, flush=True)
     for seed in seeds:
         yield from known[seed]
 
@@ -149,21 +178,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scenes", type=int, default=1500, help="simulated questions")
+    parser.add_argument("--questions", type=int, default=1500, help="how many are simulated")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path, default=verification.MODEL_FILE)
     parser.add_argument(
         "--rows",
         type=Path,
-        default=Path("build/verification_rows.jsonl"),
+        default=Path("build/verification_rooms.jsonl"),
         help="where rows are kept between runs",
     )
     args = parser.parse_args()
-    seeds = range(args.first_seed, args.first_seed + args.scenes)
+    seeds = range(args.first_seed, args.first_seed + args.questions)
     rows = list(collect(seeds, args.workers, args.rows))
     model = {
-        "fitted_on": f"{args.scenes} simulated point scenes from seed {args.first_seed}",
+        "fitted_on": f"{args.questions} questions in rendered rooms from seed {args.first_seed}",
         "stages": {
             stage: fit([(features, label) for name, features, label in rows if name == stage], share)
             for stage, share in WRONG_SHARE.items()
