@@ -28,7 +28,7 @@ MAPPED, WAY, TRUTH, ANSWER = "#0072B2", "#B07500", "#000000", "#D55E00"
 ABOVE_M = 60.0
 PX_PER_M = 160
 MARGIN_M = 0.2
-PALE = 0.62  # share of white in the room, so that what is drawn on it stands out
+PALE = 0.45  # share of white in the room, so that what is drawn on it stands out
 SIGMAS_95 = 5.991**0.5  # of two degrees of freedom
 ARROW_M = 0.3
 DPI = 150
@@ -53,10 +53,12 @@ def draw(
         room: That room.
     """
     with rc_context({"font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10}):
-        sheet = Figure(figsize=(10.0, 9.6), dpi=DPI, layout="constrained")
+        sheet = Figure(figsize=(10.0, 9.2), dpi=DPI, layout="constrained")
         FigureCanvasAgg(sheet)
         above, below = sheet.subfigures(2, 1, height_ratios=(5.6, 4.0))
-        chart, side = above.subplots(1, 2, width_ratios=(2.1, 1.0))
+        grid = above.add_gridspec(2, 2, width_ratios=(2.1, 1.0), height_ratios=(1.0, 0.75))
+        chart = above.add_subplot(grid[:, 0])
+        side, words = (above.add_subplot(grid[row, 1]) for row in (0, 1))
         since_ns, until_ns = kidnapped_ns
         way = [T for stamp_ns, T in sorted(witness.truth.items()) if since_ns < stamp_ns <= until_ns]
         _draw_room(chart, room)
@@ -65,6 +67,7 @@ def draw(
         _draw_answer(chart, found)
         _finish(chart, room)
         _draw_close_up(side, found)
+        _write(words, chart, found)
         strips = [image for stamp_ns, image in witness.strips.items() if since_ns < stamp_ns <= until_ns]
         if strips:
             _draw_strip(below, strips[-1])
@@ -98,7 +101,9 @@ def _draw_way(axes: Axes, way: Sequence[np.ndarray]) -> None:
     axes.plot(
         places[:, 0], places[:, 1], color=WAY, linewidth=2.2, label="way after the kidnapping", zorder=3
     )
-    axes.plot(*places[0], "s", color=WAY, markersize=7, zorder=3, label="set down here")
+    axes.plot(
+        *places[0], "s", mfc="none", mec=WAY, mew=1.8, ms=14, linestyle="", label="set down here", zorder=5
+    )
 
 
 def _draw_answer(axes: Axes, found: Found) -> None:
@@ -136,7 +141,6 @@ def _finish(axes: Axes, room: Room) -> None:
     axes.set_xlabel("x (m)")
     axes.set_ylabel("y (m)")
     axes.set_title("The room from above: mapped from one side, the robot set down on the other", loc="left")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncol=3, frameon=False)
 
 
 def _draw_close_up(axes: Axes, found: Found) -> None:
@@ -149,12 +153,18 @@ def _draw_close_up(axes: Axes, found: Found) -> None:
     axes.grid(color="#e0e0e0", linewidth=0.5)
     axes.set_axisbelow(True)
     axes.set_title("Close by", loc="left")
+
+
+def _write(axes: Axes, chart: Axes, found: Found) -> None:
+    """What the colours mean, and what came out."""
+    axes.set_axis_off()
     text = (
-        f"off by {100.0 * found.error_m:.0f} cm and {found.error_deg:.1f}°\n"
-        f"{found.stage.name.lower()} rung, probability {found.probability:.2f}\n"
-        f"answered after {found.seconds:.1f} s"
+        f"Off by {100.0 * found.error_m:.1f} cm and {found.error_deg:.1f}°;\n"
+        f"{found.stage.name.lower()} rung, probability {found.probability:.2f};\n"
+        f"answered after {found.seconds:.1f} s."
     )
-    axes.text(0.0, -0.18, text, transform=axes.transAxes, va="top", linespacing=1.5)
+    axes.text(0.0, 1.0, text, transform=axes.transAxes, va="top", linespacing=1.5)
+    axes.legend(*chart.get_legend_handles_labels(), loc="lower left", borderaxespad=0.0, frameon=False)
 
 
 def _draw_strip(part: SubFigure, strip: np.ndarray) -> None:
