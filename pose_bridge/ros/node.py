@@ -47,7 +47,7 @@ from pose_bridge.views import Question, Require
 from pose_bridge.worker.client import WorkerClient
 
 THREADS = 4
-RESULT_TIMEOUT_S = 900
+RESULT_TIMEOUT_S = 10  # for so long rclpy keeps a goal that ended, with all its pictures
 IDLE_S = 0.5
 
 
