@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -51,8 +52,7 @@ def rows(work: Callable[[Job], list[Row]], jobs: Sequence[Job], args: argparse.N
     pool = ProcessPoolExecutor(
         args.workers,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=cv2.setNumThreads,
-        initargs=(1,),
+        initializer=_alone,
     )
     with path.open("a" if known else "w") as file, pool:
         running = {pool.submit(work, job): job for job in todo}
@@ -64,6 +64,12 @@ def rows(work: Callable[[Job], list[Row]], jobs: Sequence[Job], args: argparse.N
             file.flush()
             report.progress(done, len(jobs), f"room {job[1]}: {len(known[job])} questions")
     return [row for job in jobs for row in known[job]]
+
+
+def _alone() -> None:
+    """Of each process: one thread, and no word about what a benchmark does to its robots."""
+    cv2.setNumThreads(1)
+    logging.getLogger("pose_bridge").setLevel(logging.ERROR)
 
 
 def _kept(path: Path, measured: list[Any]) -> Iterator[tuple[Job, list[Row]]]:
