@@ -38,6 +38,7 @@ ON_THE_SPOT = 0.15  # share of the sides that only turn
 STEP_TURN_RAD = np.radians(10.0)
 STEP_S, AIM_S = 1.0, 0.2
 AGITATION_RADPS = 0.15  # nobody who takes a picture stands perfectly still
+TREMOR_RAD, TREMOR_M = np.radians(4.0), 0.05
 DEPTH_NOISE, DEPTH_HOLES = 0.01, 0.1
 DEPTH_SIGMA = 0.015  # of the factor that all depths of one camera have in common
 TRIES = 200
@@ -137,23 +138,9 @@ def draw(
     there = Room(style_seed, room_seed + 1) if kind is Kind.OTHER_ROOM else here
     handheld = bool(rng.random() < settings.handheld)
     build = _build(rng, handheld)
-    low, high = settings.context
-    sides = [
-        _Side(
-            name,
-            room,
-            place,
-            views=1 + int(rng.integers(low, high, endpoint=True)),
-            odometry=bool(rng.random() < settings.odometry),
-            depth=bool(rng.random() < settings.depth),
-        )
-        for name, room, place in zip(
-            ("reference", "target"), (here, there), _ends(rng, kind, here, there, settings), strict=True
-        )
-    ]
+    sides = _sides(rng, kind, here, there, settings)
     depth_factor = 1.0 + DEPTH_SIGMA * float(rng.standard_normal())
-    tremor_rad = float(np.radians(rng.uniform(1.0, 7.0))) if handheld else 0.0
-    frames = [list(_filmed(rng, side, build, tremor_rad)) for side in sides]
+    frames = [list(_filmed(rng, side, build, handheld)) for side in sides]
     reference, target = (
         [_view(rng, side, index, frame, depth_factor) for index, frame in enumerate(taken)]
         for side, taken in zip(sides, frames, strict=True)
@@ -195,6 +182,24 @@ def _build(rng: np.random.Generator, handheld: bool) -> Build:
         camera_height_m=float(rng.uniform(1.1, 1.7) if handheld else rng.uniform(0.3, 1.1)),
         camera_pitch_rad=float(rng.uniform(0.0, 0.25) if handheld else rng.uniform(-0.05, 0.1)),
     )
+
+
+def _sides(
+    rng: np.random.Generator, kind: Kind, here: Room, there: Room, settings: QuestionSettings
+) -> list[_Side]:
+    low, high = settings.context
+    ends = _ends(rng, kind, here, there, settings)
+    return [
+        _Side(
+            name,
+            room,
+            end,
+            views=1 + int(rng.integers(low, high, endpoint=True)),
+            odometry=bool(rng.random() < settings.odometry),
+            depth=bool(rng.random() < settings.depth),
+        )
+        for name, room, end in zip(("reference", "target"), (here, there), ends, strict=True)
+    ]
 
 
 def _ends(
@@ -269,7 +274,7 @@ def _looking(
     return Place(float(x_m), float(y_m), float(yaw_rad))
 
 
-def _filmed(rng: np.random.Generator, side: _Side, build: Build, tremor_rad: float) -> Iterator[Frame]:
+def _filmed(rng: np.random.Generator, side: _Side, build: Build, handheld: bool) -> Iterator[Frame]:
     """The end, then views from around it that look about the same way."""
     robot = Robot(side.room, side.place, int(rng.integers(2**31)), build)
     drives = rng.random() >= ON_THE_SPOT
@@ -282,13 +287,18 @@ def _filmed(rng: np.random.Generator, side: _Side, build: Build, tremor_rad: flo
             robot.step(STEP_S, 0.0, turn_to(robot.place, aim_rad).turn_rad / STEP_S)
         robot.step(AIM_S, 0.0, rng.normal(0.0, AGITATION_RADPS))
         frame = robot.frame()
-        T_steady_held = rigid.make(rotations.so3_exp(rng.normal(0.0, 1.0, 3) * tremor_rad), np.zeros(3))
-        T_steady_held[:3, 3] = rng.normal(0.0, 1.0, 3) * tremor_rad
+        T_steady_held = _tremor(rng) if handheld else np.eye(4)
         yield dataclasses.replace(
             frame,
             T_world_base=frame.T_world_base @ T_steady_held,
             T_odom_base=frame.T_odom_base @ T_steady_held,
         )
+
+
+def _tremor(rng: np.random.Generator) -> Array:
+    """How a hand holds a camera that a robot would carry upright."""
+    turn_rad, shift_m = rng.normal(0.0, TREMOR_RAD, 3), rng.normal(0.0, TREMOR_M, 3)
+    return rigid.make(rotations.so3_exp(turn_rad), shift_m)
 
 
 def _view(rng: np.random.Generator, side: _Side, index: int, frame: Frame, depth_factor: float) -> View:

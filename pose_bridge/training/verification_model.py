@@ -178,7 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--questions", type=int, default=1500, help="how many are simulated")
+    parser.add_argument("--scenes", type=int, default=1500, help="simulated questions")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path, default=verification.MODEL_FILE)
@@ -189,10 +189,10 @@ def main() -> None:
         help="where rows are kept between runs",
     )
     args = parser.parse_args()
-    seeds = range(args.first_seed, args.first_seed + args.questions)
+    seeds = range(args.first_seed, args.first_seed + args.scenes)
     rows = list(collect(seeds, args.workers, args.rows))
     model = {
-        "fitted_on": f"{args.questions} questions in rendered rooms from seed {args.first_seed}",
+        "fitted_on": f"{args.scenes} questions in rendered rooms from seed {args.first_seed}",
         "stages": {
             stage: fit([(features, label) for name, features, label in rows if name == stage], share)
             for stage, share in WRONG_SHARE.items()
