@@ -35,6 +35,7 @@ from pose_bridge.errors import ErrorCode
 from pose_bridge.geometry import distances, uncertainty
 from pose_bridge.keyframes import store
 from pose_bridge.ros import poses
+from pose_bridge.simulation.driving import TURN_RADPS
 from pose_bridge.simulation.furnished import Room
 from pose_bridge.simulation.robot import DEFAULT_BUILD
 from pose_bridge.views import Stage
@@ -46,6 +47,7 @@ ROOM_SEED, STRANGER_SEED = 0, 1
 SPEED = 4.0
 PICTURES_HZ, ODOMETRY_HZ = 5.0, 20.0
 STRANGER_BUDGET_S = 8.0
+TURN_S = 2.0 * np.pi / TURN_RADPS
 START_S, STORY_S, ANSWER_S = 30.0, 90.0, 10.0
 MAX_ERROR_M, MAX_ERROR_DEG = 0.25, 5.0
 HONEST = {ErrorCode.NOT_LOCALIZED, ErrorCode.AMBIGUOUS, ErrorCode.NEED_MOTION}
@@ -160,6 +162,12 @@ class Demo:
         self.wait(doing, lambda: len(carried) == times and max(self.witness.truth) > carried[-1], START_S)
         return carried[-1]
 
+    def look_around(self) -> None:
+        """Let the robot turn once around; then it drives on."""
+        since_ns = min(stamp_ns for stamp_ns in self.witness.truth if stamp_ns > self.witness.carried_ns[-1])
+        turned_ns = since_ns + int(TURN_S * 1e9)
+        self.wait("it looks around", lambda: max(self.witness.truth) > turned_ns, STORY_S, self._seen)
+
     def ask(self, budget_s: float) -> tuple[Any, float]:
         """Ask where the robot is; returns the result and the seconds that it took."""
         start_s, words = time.monotonic(), [""]
@@ -167,7 +175,7 @@ class Demo:
         def hear(feedback: Any) -> None:
             words[0] = _told(feedback)
 
-        doing = "it looks around; where is it?"
+        doing = "it drives on; where is it?"
         self.wait(doing, self.witness.relocalize.server_is_ready, ANSWER_S)
         handle = self.wait(doing, self.witness.ask_where(budget_s, hear).result, ANSWER_S)
         getting = handle.get_result_async()
@@ -278,6 +286,7 @@ def play(demo: Demo, console: Console) -> bool:
     keyframes = demo.map()
     console.print(f"        {len(keyframes)} keyframes are in the map")
     since_ns = demo.carry(demo.witness.kidnap, "it is carried to the other side")
+    demo.look_around()
     result, seconds = demo.ask(demo.asked.budget)
     code, found = ErrorCode(result.error_code), None
     if code is ErrorCode.NONE:
@@ -287,6 +296,7 @@ def play(demo: Demo, console: Console) -> bool:
     else:
         console.print(f"        [bold]{code.name}[/bold]: {escape(result.error_msg)}")
     until_ns = demo.carry(demo.witness.stranger, "it is carried to a room that it never saw")
+    demo.look_around()
     result, seconds = demo.ask(STRANGER_BUDGET_S)
     stranger = ErrorCode(result.error_code)
     meaning = "and rightly so: it never saw this room" if stranger in HONEST else "but it never saw this room"
@@ -302,8 +312,8 @@ def play(demo: Demo, console: Console) -> bool:
 def main() -> int:
     """Exit code 0 if both ends came out right, 1 if not, 2 if something broke, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(description="A kidnapped robot finds itself, over real ROS 2.")
-    parser.add_argument("--style", type=int, default=82, help="seed of the furniture and the room")
-    parser.add_argument("--seed", type=int, default=1082, help="seed of the robot's ways and errors")
+    parser.add_argument("--style", type=int, default=66, help="seed of the furniture and the room")
+    parser.add_argument("--seed", type=int, default=1066, help="seed of the robot's ways and errors")
     parser.add_argument("--budget", type=float, default=40.0, help="seconds to find the robot in")
     asked = parser.parse_args()
     console = Console(highlight=False)
