@@ -20,7 +20,7 @@ from pose_bridge.keyframes.keyframe import Keyframe
 from pose_bridge.simulation.furnished import Room
 
 if TYPE_CHECKING:
-    from kidnapped_robot import Found
+    from found import Found
     from witness import Witness
 
 # Okabe and Ito's colours, which everybody can tell apart

@@ -30,7 +30,7 @@ from tf2_msgs.msg import TFMessage  # noqa: E402
 
 from pose_bridge.geometry import rigid  # noqa: E402
 from pose_bridge.ros import cameras, images, poses  # noqa: E402
-from pose_bridge.ros.simulator_node import SimulatorConfig  # noqa: E402
+from pose_bridge.ros.simulator_config import SimulatorConfig  # noqa: E402
 
 DOMAIN = 30 + os.getpid() % 70
 SMALL = {"width": 64, "height": 48}
