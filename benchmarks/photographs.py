@@ -115,7 +115,10 @@ def ask(walk: Walk, bridge: Bridge, setting: str, pair: tuple[int, int], seed: i
 
 
 class TwoViews:
-    """The essential matrix of two views as it comes, judged by nobody, by rotation and direction."""
+    """The essential matrix of two views as it comes, judged by nobody: what the bridge starts from.
+
+    Right is what has the rotation within 5 degrees, and the direction too where the two views claim one.
+    """
 
     def __init__(self) -> None:
         config = Config()
@@ -129,12 +132,10 @@ class TwoViews:
             found = self._estimator.estimate(self._linker.pair(question, Control()), Control())
         except NoEstimateError:
             return {"unjudged_within_5_deg": False}
-        if not found.translation_defined:
-            return {"unjudged_within_5_deg": False}
         T, T_true = found.T_reference_target, walk.T(*pair)
         error = max(
             distances.rotation_error_deg(T[:3, :3], T_true[:3, :3]),
-            distances.translation_error_deg(T[:3, 3], T_true[:3, 3]),
+            distances.translation_error_deg(T[:3, 3], T_true[:3, 3]) if found.translation_defined else 0.0,
         )
         return {"unjudged_within_5_deg": error <= 5.0}
 
