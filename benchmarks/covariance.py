@@ -25,6 +25,7 @@ from typing import Any
 import farm
 import numpy as np
 import report
+from scipy.stats import chi2
 
 from pose_bridge.bridge import Bridge
 from pose_bridge.config import Config
@@ -175,10 +176,12 @@ def tables(asked: list[Row], rows: list[Row]) -> dict[str, Any]:
 
 
 def _summary(rows: list[Row]) -> Row:
+    """Coverage, and by which factor the variances of a typical answer fall short."""
     summary: Row = {"n": len(rows)}
     for name in PARTS if rows else ():
         summary[f"{name}_coverage"] = [round(float(inside(rows, name, level).mean()), 3) for level in LEVELS]
-        summary[f"median_nees_{name}"] = round(float(np.median([row[f"nees_{name}"] for row in rows])), 2)
+        typical = np.median([row[f"nees_{name}"] for row in rows]) / chi2.median(3)
+        summary[f"{name}_variance_short_by"] = round(float(typical), 2)
     return summary
 
 
