@@ -85,6 +85,7 @@ class Attempt:
     """One bridge between map and robot that was accepted with metres.
 
     Attributes:
+        question: To the bridge.
         answer: Of the bridge.
         keyframe: The place in the map, reference of the answer.
         view: The robot's picture, target of the answer.
@@ -94,6 +95,7 @@ class Attempt:
         view_ids: Pictures of the robot that took part.
     """
 
+    question: Question
     answer: Answer
     keyframe: Keyframe
     view: Keyframe
@@ -278,6 +280,7 @@ class Search:
         T_map_base, covariance = in_map(answer, place, view)
         robots = {view.id, *(other.id for other in question.target_context)}
         attempt = Attempt(
+            question=question,
             answer=answer,
             keyframe=place,
             view=view,

@@ -73,6 +73,8 @@ def markers(
 def strip(question: Question, answer: Answer) -> Image:
     """Return the two views that bridged side by side, with what links them; the two ends if nothing did.
 
+    Stamped as the target is.
+
     Args:
         question: Holds the views.
         answer: Of any status; what was found is written below.
@@ -89,7 +91,7 @@ def strip(question: Question, answer: Answer) -> Image:
     names = np.hstack([_line(view.id, _width(view, height)) for view in (left, right)])
     canvas = np.vstack([names, canvas, _line(_verdict(answer), canvas.shape[1])])
     message = images.encode(canvas)
-    message.header.stamp = poses.to_stamp(right.stamp_ns)
+    message.header.stamp = poses.to_stamp(question.target.stamp_ns)
     return message
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +17,6 @@ from visualization_msgs.msg import MarkerArray
 
 from pose_bridge.action import EstimateRelativePose, Relocalize
 from pose_bridge.config import Config
-from pose_bridge.control import Control
 from pose_bridge.geometry import rigid, uncertainty
 from pose_bridge.msg import Hypothesis as HypothesisMessage
 from pose_bridge.msg import RelativePose
@@ -67,8 +67,7 @@ class Outlet:
         if answer.accepted:
             self._relative_pose.publish(message)
             self._publish_pair(answer, reference, target)
-        if self._views.get_subscription_count():
-            self._views.publish(drawing.strip(question, answer))
+        self._show(question, answer)
         return message
 
     def message(
@@ -95,6 +94,7 @@ class Outlet:
                 self._initialpose.publish(self._moved_to_now(found))
             if publish:
                 self._frames.publish_map_odom(best.T_map_odom)
+        self._show(best.question, best.answer)
         ends = End.of(best.keyframe), End.of(best.view)
         map_odom = poses.to_transform(best.T_map_odom, stamp_ns, names.map, names.odom)
         return conversions.to_localized(place, self.message(best.answer, *ends), best.keyframe.id, map_odom)
@@ -120,6 +120,11 @@ class Outlet:
                     self._session.keyframes.all(), found, self._config.frames, self._session.odometry.epoch
                 )
             )
+
+    def _show(self, question: Question, answer: Answer) -> None:
+        """Publish the views that bridged, if someone looks."""
+        if self._views.get_subscription_count():
+            self._views.publish(drawing.strip(question, answer))
 
     def _publish_pair(self, answer: Answer, reference: End, target: End) -> None:
         """Both ends on tf, where the reference is a keyframe with a place of its own and there are metres."""
@@ -149,22 +154,23 @@ class Outlet:
 
 
 class Feedback:
-    """Tells a goal's caller how far its question has come."""
+    """Tells a goal's caller how far its question has come; time runs from the first step on."""
 
     def __init__(self, handle: ServerGoalHandle, to_message: Callable[[Answer], RelativePose]) -> None:
         self._handle = handle
+        self._start_s: float | None = None
         self._to_message = to_message
         self._stage, self._progress = Stage.NONE, 0.0
         self._best: RelativePose | None = None
 
-    def step(self, what: str, control: Control) -> None:
+    def step(self, what: str) -> None:
         """The bridge begins a step."""
         rung, _, step = what.partition(": ")
         stage = Stage.__members__.get(rung.upper(), self._stage)
         if stage is not self._stage:
             self._stage, self._progress = stage, 0.0
         self._progress = max(self._progress, STEPS.get(step, 0.0))
-        feedback = conversions.to_feedback(self._stage, self._progress, control.elapsed_s, self._best)
+        feedback = conversions.to_feedback(self._stage, self._progress, self._elapsed_s(), self._best)
         self._publish(feedback)
 
     def better(self, answer: Answer) -> None:
@@ -172,7 +178,7 @@ class Feedback:
         if answer.accepted:
             self._best = self._to_message(answer)
 
-    def search(self, progress: Progress, control: Control) -> None:
+    def search(self, progress: Progress) -> None:
         """The search for the robot begins a step."""
         self._publish(
             Relocalize.Feedback(
@@ -180,9 +186,15 @@ class Feedback:
                 advice=int(progress.advice),
                 candidates_done=progress.done,
                 candidates_total=progress.total,
-                elapsed_s=control.elapsed_s,
+                elapsed_s=self._elapsed_s(),
             )
         )
+
+    def _elapsed_s(self) -> float:
+        now_s = time.monotonic()
+        if self._start_s is None:
+            self._start_s = now_s
+        return now_s - self._start_s
 
     def _publish(self, feedback: EstimateRelativePose.Feedback | Relocalize.Feedback) -> None:
         if self._handle.is_active:

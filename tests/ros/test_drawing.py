@@ -46,6 +46,7 @@ def place(T_map_base, covariance=None, agreeing=1) -> Hypothesis:
         _covariance=np.eye(6),
     )
     attempt = Attempt(
+        question=Question(reference=MAP[0].view(), target=SEEN[0].view()),
         answer=answer,
         keyframe=MAP[0],
         view=SEEN[0],
@@ -183,7 +184,7 @@ def test_the_views_that_bridged_are_shown_at_one_height():
     message = drawing.strip(QUESTION, rejected(evidence("near", "far_away", [], [])))
     assert (message.height, message.width) == (360 + 2 * LINE, 480 + 240)
     assert message.encoding == "rgb8"
-    assert poses.from_stamp(message.header.stamp) == FAR.stamp_ns
+    assert poses.from_stamp(message.header.stamp) == QUESTION.target.stamp_ns
     pixels = images.decode(message)
     assert (pixels[LINE:-LINE, :480] == BLUE).all()
     assert (pixels[LINE:-LINE, 480:] == GREY).all()
