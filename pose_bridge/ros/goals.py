@@ -125,13 +125,18 @@ class Goals:
             outcome = await done
         finally:
             self._untold.discard(task)
-        if task.cancel_requested:
-            raise CancelledError("cancelled by the caller")
-        if isinstance(outcome, CancelledError) or (task.is_set() and isinstance(outcome, PoseBridgeError)):
-            raise DeactivatedError("the node was deactivated or reset while the goal ran")
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome  # type: ignore[no-any-return]
+        try:
+            if task.cancel_requested:
+                raise CancelledError("cancelled by the caller")
+            if isinstance(outcome, CancelledError) or (
+                task.is_set() and isinstance(outcome, PoseBridgeError)
+            ):
+                raise DeactivatedError("the node was deactivated or reset while the goal ran")
+            if isinstance(outcome, BaseException):
+                raise outcome
+            return outcome  # type: ignore[no-any-return]
+        finally:
+            del done, outcome  # an error that its own frame holds keeps all pictures of the goal
 
     def in_background(self, work: Callable[[Task], None]) -> bool:
         """Do something while there is nothing else to do; returns whether it began."""
@@ -166,7 +171,9 @@ class Goals:
         try:
             outcome = work(task)
         except BaseException as error:
-            outcome = error
+            if not isinstance(error, PoseBridgeError):
+                log.exception("in a goal")
+            outcome = error.with_traceback(None)  # whose frames hold all pictures of the goal
         with self._lock:
             self._running.discard(task)
         done.set_result(outcome)

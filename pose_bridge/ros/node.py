@@ -340,7 +340,7 @@ class PoseBridgeNode(LifecycleNode):
         goal: EstimateRelativePose.Goal = handle.request
         question, reference, target = self._requests.question(goal)
         feedback = Feedback(handle, lambda answer: self._outlet.message(answer, reference, target))
-        control = Control(task, lambda what: feedback.step(what, control), feedback.better)
+        control = Control(task, feedback.step, feedback.better)
         message = self._answered(question, reference, target, control, goal.allow_hypothesis)
         return conversions.to_result(message)
 
@@ -372,7 +372,7 @@ class PoseBridgeNode(LifecycleNode):
             min_probability=min_probability,
             wait_for_motion=goal.wait_for_motion,
             seed=goal.seed,
-            on_progress=lambda progress: feedback.search(progress, control),
+            on_progress=feedback.search,
         )
         self._hypotheses, self._lost = [found], False
         self._health.localized()

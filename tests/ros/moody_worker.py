@@ -36,6 +36,7 @@ class MoodyBridge(fake_worker.FakeBridge):
             return answer(question, Status.HYPOTHESIS)
         if mood == "hesitates":
             control.better(answer(question))
+            control.step("context: estimating")
             mood = "patiently"
         getattr(self, mood)(question, control, *details)
         return answer(question)

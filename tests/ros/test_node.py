@@ -154,8 +154,8 @@ def test_a_hypothesis_is_for_who_asks_and_for_no_topic(node: NodeProcess, caller
 def test_the_best_so_far_is_told_and_taken_back_by_a_cancel(node: NodeProcess, caller: Caller) -> None:
     node.mood("hesitates")
     goal = caller.send(pair())
-    time.sleep(0.3)
-    assert until(lambda: goal.feedback)
+    accepted = RelativePose.STATUS_ACCEPTED
+    assert until(lambda: goal.feedback and goal.feedback[-1].best_so_far.status == accepted)
     goal.cancel()
     outcome = goal.outcome()
     assert (outcome.status, outcome.code) == (GoalStatus.STATUS_CANCELED, ErrorCode.CANCELED)

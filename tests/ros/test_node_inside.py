@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from pose_bridge.action import Relocalize  # noqa: E402
 from pose_bridge.control import Control  # noqa: E402
 from pose_bridge.errors import ErrorCode, NoMapError  # noqa: E402
 from pose_bridge.msg import LoopClosureCandidate, RelativePose  # noqa: E402
+from pose_bridge.ros.goals import Task  # noqa: E402
 from pose_bridge.ros.node import THREADS, PoseBridgeNode  # noqa: E402
 from pose_bridge.srv import MapFile  # noqa: E402
 from pose_bridge.views import Answer, Question, Reason  # noqa: E402
@@ -206,6 +209,48 @@ def test_log_and_diagnostics_name_it(
     monkeypatch.setattr(node, "_follow_tf", fail)
     assert until(lambda: any("? only here" in each.msg for each in caller.heard["/rosout"]))
     assert until(lambda: (status := caller.status("node")) and "? only here" in status.message)
+
+
+@pytest.mark.parametrize("what", ["answered", "failed", "cancelled"])
+def test_pictures_are_let_go_with_their_goal(
+    node: PoseBridgeNode, caller: Caller, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """At once, not when the garbage collector comes by."""
+    held: list[weakref.ref] = []
+
+    def answer(question: Question, control: Control) -> Answer:
+        held.append(weakref.ref(question.target.image))
+        control.step("context: matching")
+        if what == "failed":
+            raise NoMapError(EXPECTED)  # one that is logged with its stack would be held by pytest
+        while what == "cancelled":
+            control.check()
+        return Answer.rejected(Reason.NO_OVERLAP, "as ever")
+
+    monkeypatch.setattr(node._session.bridge, "answer", answer)
+    monkeypatch.setattr(node._goals, "_work", listening(node._goals._work, held))
+    gc.collect()
+    gc.disable()
+    try:
+        goal = caller.send(pair())
+        assert until(lambda: goal.feedback)
+        if what == "cancelled":
+            goal.cancel()
+        goal.outcome()
+        assert len(held) == 2
+        assert until(lambda: all(each() is None for each in held))
+    finally:
+        gc.enable()
+
+
+def listening(work: Callable[..., None], held: list[weakref.ref]) -> Callable[..., None]:
+    """Goals' work, of which every task is noted."""
+
+    def note(task: Task, *rest: Any) -> None:
+        held.append(weakref.ref(task))
+        work(task, *rest)
+
+    return note
 
 
 def test_a_background_task_that_fails_is_no_harm(
