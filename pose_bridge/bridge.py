@@ -41,7 +41,7 @@ from pose_bridge.views import (
 
 log = logging.getLogger(__name__)
 
-CERTAIN_SIGMA = 3.0  # answers of two rungs that differ by more standard deviations contradict each other
+CERTAIN_SIGMA = 4.0  # answers of two rungs that differ by more standard deviations contradict each other
 
 
 @dataclass(frozen=True)
