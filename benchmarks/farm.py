@@ -18,6 +18,7 @@ import report
 
 Row = dict[str, Any]
 Job = tuple[int, ...]
+CORES = os.cpu_count() or 1
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -25,7 +26,9 @@ def arguments(parser: argparse.ArgumentParser, name: str) -> None:
     """Add what every such benchmark takes."""
     parser.add_argument("--full", action="store_true", help="everything, not a sample")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes, of one thread each")
+    parser.add_argument(
+        "--workers", type=int, default=CORES, help="processes, which share the cores; 1 for a robot's speed"
+    )
     parser.add_argument(
         "--rows",
         type=Path,
@@ -48,11 +51,13 @@ def rows(work: Callable[[Job], list[Row]], jobs: Sequence[Job], args: argparse.N
     todo = [job for job in jobs if job not in known]
     path.parent.mkdir(parents=True, exist_ok=True)
     # They are read when a library is loaded, which the processes do anew.
-    os.environ.update(dict.fromkeys(THREAD_LIMITS, "1"))
+    threads = max(1, CORES // args.workers)
+    os.environ.update(dict.fromkeys(THREAD_LIMITS, str(threads)))
     pool = ProcessPoolExecutor(
         args.workers,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_alone,
+        initializer=_begin,
+        initargs=(threads,),
     )
     with path.open("a" if known else "w") as file, pool:
         running = {pool.submit(work, job): job for job in todo}
@@ -66,9 +71,9 @@ def rows(work: Callable[[Job], list[Row]], jobs: Sequence[Job], args: argparse.N
     return [row for job in jobs for row in known[job]]
 
 
-def _alone() -> None:
-    """Of each process: one thread, and no word about what a benchmark does to its robots."""
-    cv2.setNumThreads(1)
+def _begin(threads: int) -> None:
+    """Of each process: its share of the cores, and no word about what a benchmark does to its robots."""
+    cv2.setNumThreads(threads)
     logging.getLogger("pose_bridge").setLevel(logging.ERROR)
 
 

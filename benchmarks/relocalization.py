@@ -15,7 +15,9 @@ places in the map, and resects the picture; it is adjusted like the bridge's own
 essential matrix of the two, its length told by the truth, which is more than any robot knows. The gain is
 over the better of the two.
 
-A sample of two rooms unless `--full`, which takes more than an hour and goes on where it was stopped.
+A sample of two rooms unless `--full`, which takes hours and goes on where it was stopped. A search may take
+`relocalize.budget_s` by the clock: measure on an idle machine. `--workers 1` gives each search all cores, as a
+robot would; with more, searches are slower, and some may not end.
 """
 
 from __future__ import annotations
