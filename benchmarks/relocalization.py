@@ -16,8 +16,8 @@ essential matrix of the two, its length told by the truth, which is more than an
 over the better of the two.
 
 A sample of two rooms unless `--full`, which takes hours and goes on where it was stopped. A search may take
-`relocalize.budget_s` by the clock: measure on an idle machine. `--workers 1` gives each search all cores, as a
-robot would; with more, searches are slower, and some may not end.
+`relocalize.budget_s` by the clock: measure on an idle machine. `--workers 1` gives each search all cores, as
+a robot would; with more, searches are slower, and some may not end.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ from pose_bridge.views import Question
 
 RIGHT_M, RIGHT_DEG = 0.25, 5.0
 ROOMS, KIDNAPS, STRANGERS = 30, 2, 7  # kidnaps of each kind in a room; strangers for the maps of a room
-SAMPLE_ROOMS, SAMPLE_KIDNAPS, SAMPLE_STRANGERS = 2, 1, 2
+SAMPLE_ROOMS, SAMPLE_KIDNAPS, SAMPLE_STRANGERS = 2, 1, 1
 STRANGER = "STRANGER"
 BASELINES = ("register", "two_view")
 SEEDS = 100  # of one story, until the room has a place for it
