@@ -16,11 +16,13 @@ from action_msgs.msg import GoalStatus  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue  # noqa: E402
 from rcl_interfaces.srv import DescribeParameters, SetParameters  # noqa: E402
-from ros_node import Caller, NodeProcess, free_domain, is_gone, pair, until  # noqa: E402
+from robot_world import MAP  # noqa: E402
+from ros_node import Caller, NodeProcess, Robot, free_domain, is_gone, pair, until  # noqa: E402
 from ros_numbers import finite_numbers  # noqa: E402
 
 from pose_bridge.action import Relocalize  # noqa: E402
 from pose_bridge.errors import ErrorCode  # noqa: E402
+from pose_bridge.ros import poses  # noqa: E402
 
 CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP
 ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
@@ -164,6 +166,27 @@ def test_a_node_that_ends_leaves_no_worker(start: Start, meet: Meet, number: int
     assert code == (-9 if number == signal.SIGKILL else 0), node.said()
     assert until(lambda: is_gone(worker))
     assert "Traceback" not in node.said()
+
+
+# --- the background
+
+
+def test_bridges_in_the_background_step_aside(start: Start, meet: Meet) -> None:
+    node = start({"auto.enabled": True, "auto.min_angle_deg": 0.0, "image.reliability": "reliable"})
+    caller = meet(node)
+    caller.activate()
+    node.mood("patiently")
+    robot = Robot(caller)
+    stamps_ns = [robot.step(place.T_map_base, seed) for seed, place in enumerate(MAP[:3])]
+    assert until(lambda: "busy" in caller.status("worker").message if caller.status("worker") else "")
+    goal = caller.send(pair())
+    assert goal.runs()
+    goal.cancel()
+    assert goal.outcome().code is ErrorCode.CANCELED
+    node.mood("at_once")
+    answers = caller.heard["pose_bridge/relative_pose"]
+    assert until(lambda: answers)
+    assert {poses.from_stamp(t) for t in (answers[0].reference_stamp, answers[0].header.stamp)} < {*stamps_ns}
 
 
 # --- parameters
