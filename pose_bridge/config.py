@@ -454,6 +454,12 @@ class RelocalizeConfig(_Checked):
     min_agreeing: int = setting(
         2, "attempts with other pictures that must agree before it counts", low=1, high=10
     )
+    apart_deg: float = setting(
+        35.0,
+        "between the directions in which two agreeing attempts look; less, and they may show the same thing",
+        low=0.0,
+        high=180.0,
+    )
     agree_distance_m: float = setting(
         0.3,
         "attempts this near to each other agree, if their uncertainty does not say more",

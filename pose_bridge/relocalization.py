@@ -110,6 +110,11 @@ class Attempt:
         return np.asarray(self.T_map_base @ rigid.inverse(_known(self.view.T_odom_base)))
 
     @property
+    def ahead(self) -> Array:
+        """Where the robot's picture looks, a unit vector in the map, (3,)."""
+        return np.asarray((self.T_map_base @ _known(self.view.T_base_camera))[:3, 2])
+
+    @property
     def sigma_m(self) -> float:
         """Largest standard deviation of the place."""
         return float(np.sqrt(np.linalg.eigvalsh(self.covariance[:3, :3])[-1]))
@@ -125,6 +130,21 @@ class Hypothesis:
     def best(self) -> Attempt:
         """The attempt whose numbers stand for all."""
         return self.attempts[0]
+
+    def agreeing(self, apart_deg: float) -> int:
+        """How many of its attempts look at different things.
+
+        A piece of furniture that stands elsewhere too is taken for its twin by every picture that shows it,
+        and all of them agree.
+
+        Args:
+            apart_deg: Between the directions of two attempts that count as two.
+        """
+        counted: list[Array] = []
+        for attempt in self.attempts:
+            if all(_angle_deg(attempt.ahead, other) >= apart_deg for other in counted):
+                counted.append(attempt.ahead)
+        return len(counted)
 
     @property
     def probability(self) -> float:
@@ -211,10 +231,9 @@ class Search:
         self._done += 1
         self._say(State.CHECKING, planned)
         found = self.hypotheses()
-        rival = len(found[1].attempts) if len(found) > 1 else 0
-        if found and len(found[0].attempts) >= self.config.relocalize.min_agreeing + rival:
-            return found[0]
-        return None
+        settings = self.config.relocalize
+        counts = [hypothesis.agreeing(settings.apart_deg) for hypothesis in found] + [0, 0]
+        return found[0] if found and counts[0] >= settings.min_agreeing + counts[1] else None
 
     def _plan(self, control: Control) -> list[tuple[Keyframe, Keyframe]]:
         """Places in the map with the picture of the robot that looks most like each, best first."""
@@ -245,16 +264,24 @@ class Search:
         return chosen
 
     def _predicted(self) -> list[tuple[Keyframe, Keyframe]]:
-        """What must work if the best hypothesis is true: pictures with the places that they would show."""
+        """What must work if the best hypothesis is true: pictures with the places that they would show.
+
+        Of other things than it rests on, so that they count.
+        """
         if not self.attempts:
             return []
-        T_map_odom = self.hypotheses()[0].best.T_map_odom
+        hypothesis = self.hypotheses()[0]
+        T_map_odom = hypothesis.best.T_map_odom
         T_map_other = sight.stacked([place.T_map_camera for place in self.map])
         found = []
         for view in self._free():
             if not self._may_ask(view) or view.T_odom_camera is None:
                 continue
-            T_camera_other = rigid.inverse(T_map_odom @ view.T_odom_camera) @ T_map_other
+            T_map_camera = T_map_odom @ view.T_odom_camera
+            apart_deg = min(_angle_deg(T_map_camera[:3, 2], a.ahead) for a in hypothesis.attempts)
+            if apart_deg < self.config.relocalize.apart_deg:
+                continue
+            T_camera_other = rigid.inverse(T_map_camera) @ T_map_other
             alike = sight.seen_alike(view, self.map, T_camera_other, PREDICTED_WITHIN_DEG)
             found.append((float(alike.max()), self.map[int(alike.argmax())], view))
         best = sorted(found, key=lambda f: -f[0])[: self.config.relocalize.candidates]
@@ -402,6 +429,10 @@ def _known(T: Array | None) -> Array:
     """A pose without which a keyframe would not take part in a search."""
     assert T is not None
     return T
+
+
+def _angle_deg(a: Array, b: Array) -> float:
+    return float(np.degrees(np.arccos(np.clip(a @ b, -1.0, 1.0))))
 
 
 def _yaw_deg(view: Keyframe) -> float:
