@@ -496,6 +496,8 @@ def test_a_clock_that_goes_back(caller: Caller, robot: Robot, mapped: list[int])
     """As when a recording starts again: what was seen by the old clock stays, and is another stretch."""
     end_ns = robot.stamp_ns
     robot.stamp_ns = mapped[0] - 50 * S
+    robot.move(standing(0, 0, 0), robot.stamp_ns)
+    assert until(lambda: "the clock went back" in last_log(caller))  # pictures on their way are dropped
     again = [robot.step(place.T_map_base, 50 + seed) for seed, place in enumerate(MAP[:3])]
     robot.stamp_ns = end_ns + S
     are_kept(caller, again)
