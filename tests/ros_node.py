@@ -129,7 +129,9 @@ class NodeProcess:
 
     def mood(self, mood: str) -> None:
         """Say what the worker does to the next questions."""
-        self._mood.write_text(mood)
+        written = self._mood.with_suffix(".new")
+        written.write_text(mood)
+        written.replace(self._mood)  # at no time is there half a mood
 
     def said(self) -> str:
         """What it printed."""
@@ -392,6 +394,16 @@ class Robot:
         self._caller = caller
         self.stamp_ns = time.time_ns() - 100 * S
         self.info = cameras.to_camera_info(CAMERA)
+
+    def greet(self) -> None:
+        """Go on until it is heard: best effort loses what comes before both sides have met."""
+
+        def received(topic: str) -> float:
+            status = self._caller.status(topic)
+            return 0.0 if status is None else float({v.key: v.value for v in status.values}["received"])
+
+        topics = ("image", "camera_info", "odom")
+        assert until(lambda: self.step(np.eye(4), 0) and all(map(received, topics)), every_s=0.1)
 
     def step(self, T_odom_base: np.ndarray, seed: int, picture: Image | None = None) -> int:
         """Half a second later: a picture, between two reports of odometry; returns its stamp."""

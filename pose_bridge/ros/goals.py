@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 TELL_S = 1.0
 TICK_S = 0.01
-SEND_S = 0.1  # rclpy sends a result in a task of its own, after the goal's callback has returned
+SEND_S = 0.5  # rclpy sends a result in a task of its own, after the goal's callback has returned
 
 Result = TypeVar("Result")
 

@@ -80,7 +80,9 @@ def caller(node: NodeProcess) -> Iterator[Caller]:
 
 @pytest.fixture(scope="module")
 def only_robot(caller: Caller) -> Robot:
-    return Robot(caller)
+    robot = Robot(caller)
+    robot.greet()
+    return robot
 
 
 @pytest.fixture
