@@ -15,6 +15,8 @@ from pose_bridge.estimators.base import Array, Estimate, Problem
 from pose_bridge.geometry import rigid
 from pose_bridge.views import Reason, ScaleSource
 
+LEAST_VARIANCE = 1e-12  # relative, of what a source errs by alone
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -78,13 +80,26 @@ def metric_scale(problem: Problem, estimate: Estimate, settings: ScaleConfig) ->
                 f"scale by {a.name} and by {b.name} differ by a factor of {a.factor / b.factor:.3f} "
                 f"({apart:.1f} standard deviations)",
             )
-    weights = np.array([1.0 / source.sigma**2 for source in sources])
-    mean = float(np.exp(np.average([np.log(source.factor) for source in sources], weights=weights)))
-    sigma = float(1.0 / np.sqrt(weights.sum()))
+    factor, sigma = _combined(sources, settings)
     if sigma > settings.max_scale_sigma:
         raise NoScaleError(Reason.NO_SCALE, f"the scale is only known to {100 * sigma:.0f} %")
     best = min(sources, key=lambda source: source.sigma)
-    return Scale(best.source, mean, sigma, " and ".join(source.name for source in sources))
+    return Scale(best.source, factor, sigma, " and ".join(source.name for source in sources))
+
+
+def _combined(sources: list[Scale], settings: ScaleConfig) -> tuple[float, float]:
+    """Best linear estimate of the logarithm of the factor: (factor, relative standard deviation).
+
+    One robot's wheels, and one camera's depths, err by a factor that all their scales have in common.
+    """
+    shared = {ScaleSource.ODOMETRY: settings.odometry_sigma, ScaleSource.DEPTH: settings.depth_sigma}
+    covariance = np.diag([source.sigma**2 for source in sources]) + LEAST_VARIANCE * np.eye(len(sources))
+    for i, j in combinations(range(len(sources)), 2):
+        if sources[i].source is sources[j].source:
+            covariance[i, j] = covariance[j, i] = shared[sources[i].source] ** 2
+    weights = np.linalg.solve(covariance, np.ones(len(sources)))
+    mean = weights @ np.log([source.factor for source in sources]) / weights.sum()
+    return float(np.exp(mean)), float(1.0 / np.sqrt(weights.sum()))
 
 
 def _sources(problem: Problem, estimate: Estimate, settings: ScaleConfig) -> Iterator[Scale]:

@@ -92,7 +92,7 @@ def test_odometry_of_either_side_or_both(sides: str, says: list[str]) -> None:
     assert got.known
     assert got.source is ScaleSource.ODOMETRY
     assert got.factor == pytest.approx(UNIT_M, rel=1e-6)
-    assert got.sigma == pytest.approx(0.02 / np.sqrt(len(says)), rel=0.01)
+    assert got.sigma == pytest.approx(0.02, rel=0.01)  # the same wheels on both sides
     for side in ("reference", "target"):
         assert (side in got.name) == (side in says)
 
@@ -143,7 +143,7 @@ def test_sides_that_contradict_each_other(factor: float) -> None:
 def test_sides_that_differ_a_little_are_averaged() -> None:
     got = found(stretched(asked(), 3, 1, 1.05), estimate(0.0))
     assert got.factor == pytest.approx(UNIT_M * np.sqrt(1.05), rel=1e-6)  # equally sure: geometric mean
-    assert got.sigma == pytest.approx(0.02 / np.sqrt(2))
+    assert got.sigma == pytest.approx(0.02, rel=1e-3)
     refused(stretched(asked(), 3, 1, 1.05), estimate(0.0), Reason.SCALE_CONFLICT, max_disagreement_sigma=1.0)
 
 
@@ -217,6 +217,16 @@ def test_depth_of_any_view_gives_metres() -> None:
         assert got.factor == pytest.approx(2.5, rel=0.02)
         assert f"v{view}" in got.name
         assert got.sigma >= 0.02
+
+
+def test_views_of_one_depth_camera_err_together() -> None:
+    """However many there are, the factor that they have in common stays."""
+    one = found(with_depth(asked("none"), estimate(), [0], 2.0, 0.3), estimate())
+    two = found(with_depth(asked("none"), estimate(), [0, 1], 2.0, 0.3), estimate())
+    shared = ScaleConfig().depth_sigma
+    assert shared < two.sigma < one.sigma
+    own, own_of_two = one.sigma**2 - shared**2, two.sigma**2 - shared**2
+    assert own_of_two == pytest.approx(own / 2, rel=0.5)
 
 
 def test_depth_and_odometry_must_agree() -> None:
