@@ -72,6 +72,9 @@ def free_domain() -> int:
     return 101 + next(_domains) % 100
 
 
+MEETING_S = 0.3  # until both ends of a service know each other; an answer before that is lost
+
+
 def until(true: Callable[[], Any], within_s: float = LONG_S, every_s: float = 0.01) -> Any:
     """Wait until something is true and return it; what it was, if it takes too long."""
     end_s = time.monotonic() + within_s
@@ -276,6 +279,7 @@ class Caller:
                 (LoopClosureCandidate, "pose_bridge/loop_closure_candidates"),
             )
         }
+        self._met: set[str] = set()
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, daemon=True)
@@ -295,6 +299,9 @@ class Caller:
     def call(self, service: str, request: Any = None) -> Any:
         client = self._services[service]
         assert until(client.service_is_ready), service
+        if service not in self._met:  # the server may see the client later than the client sees the server
+            time.sleep(MEETING_S)
+            self._met.add(service)
         return self.wait(client.call_async(request or client.srv_type.Request()))
 
     def transition(self, number: int) -> bool:
