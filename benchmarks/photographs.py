@@ -123,7 +123,7 @@ class TwoViews:
     def __init__(self) -> None:
         config = Config()
         store = FeatureStore(config.features, config.views)
-        self._linker = Linker(config.context, store, PairVerifier(config.sfm))
+        self._linker = Linker(config, store, PairVerifier(config.sfm))
         self._estimator = TwoViewEstimator(config.two_view)
 
     def errors(self, walk: Walk, pair: tuple[int, int], seed: int) -> Row:

@@ -26,7 +26,7 @@ import argparse
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from statistics import fmean
 from typing import Any
 
@@ -50,10 +50,10 @@ from pose_bridge.keyframes.keyframe import Keyframe
 from pose_bridge.keyframes.neighbours import neighbours
 from pose_bridge.keyframes.retrieval import Retriever
 from pose_bridge.linking import Linker
-from pose_bridge.session import Picture, Session
 from pose_bridge.simulation.furnished import Room
 from pose_bridge.simulation.kidnap import Kidnapping, Kind, kidnap, stranger
 from pose_bridge.simulation.robot import Frame
+from pose_bridge.simulation.traveller import Traveller
 from pose_bridge.views import Question
 
 RIGHT_M, RIGHT_DEG = 0.25, 5.0
@@ -62,84 +62,43 @@ SAMPLE_ROOMS, SAMPLE_KIDNAPS, SAMPLE_STRANGERS = 2, 1, 1
 STRANGER = "STRANGER"
 BASELINES = ("register", "two_view")
 SEEDS = 100  # of one story, until the room has a place for it
-PAUSE_NS = 10**9
 Row = dict[str, Any]
 
 
-class Traveller:
-    """A robot with a map, as its session has it, and the truth beside it."""
-
-    def __init__(self, config: Config, bridge: Bridge, mapping: Sequence[Frame]) -> None:
-        self.session = Session(config, bridge)
-        self._now_ns = 0
-        self._live(mapping, mapped=True)
-        self.map = self.session.keyframes.mapped()
-
-    def carried(self, frames: Sequence[Frame]) -> None:
-        """Set it down elsewhere; it sees these."""
-        self.session.keyframes.replace(self.map)
-        self.session.kidnapped()
-        self._live(frames, mapped=False)
-
-    @property
-    def seen(self) -> list[Keyframe]:
-        """What it kept since then."""
-        return self.session.keyframes.of_epoch(self.session.odometry.epoch)
-
-    def _live(self, frames: Sequence[Frame], mapped: bool) -> None:
-        shift_ns = self._now_ns + PAUSE_NS - frames[0].stamp_ns
-        self.truth = {frame.stamp_ns + shift_ns: frame.T_world_base for frame in frames}
-        for frame in frames:
-            stamp_ns = frame.stamp_ns + shift_ns
-            self.session.move(stamp_ns, frame.T_odom_base)
-            if mapped:
-                T_map_odom = frame.T_world_base @ rigid.inverse(frame.T_odom_base)
-                self.session.set_map_pose(T_map_odom, stamp_ns)
-            self.session.see(
-                Picture(
-                    stamp_ns=stamp_ns,
-                    image=frame.image,
-                    camera=frame.camera,
-                    camera_id="camera",
-                    T_base_camera=frame.T_base_camera,
-                )
-            )
-        self._now_ns = stamp_ns
-
-    def localize(self, at_home: bool, seed: int) -> Row:
-        """Ask where it is; in a room that it never mapped, every answer is false."""
-        control, start_s = Control(), time.perf_counter()
-        control.start(self.session.config.relocalize.budget_s)
-        try:
-            found = self.session.relocalize(control, wait_for_motion=False, seed=seed)
-        except (NotLocalizedError, NoViewsError) as error:
-            seconds = time.perf_counter() - start_s
-            return {
-                "seconds": round(seconds, 2),
-                "localized": False,
-                "false": False,
-                "why": type(error).__name__,
-            }
-        seconds, best = time.perf_counter() - start_s, found.best
-        row = {
-            "seconds": round(seconds, 2),
-            "probability": round(best.answer.probability, 3),
-            "stage": best.answer.stage.name,
-            "agreeing": len(found.attempts),
-            "sigma_m": round(best.sigma_m, 4),
-        }
-        if not at_home:
-            return {**row, "localized": False, "false": True}
-        T_true = self.truth[best.view.stamp_ns]
-        right = is_right(best.T_map_base, T_true)
+def localize(robot: Traveller, at_home: bool, seed: int) -> Row:
+    """Ask where it is; in a room that it never mapped, every answer is false."""
+    control, start_s = Control(), time.perf_counter()
+    control.start(robot.session.config.relocalize.budget_s)
+    try:
+        found = robot.session.relocalize(control, wait_for_motion=False, seed=seed)
+    except (NotLocalizedError, NoViewsError) as error:
+        seconds = time.perf_counter() - start_s
         return {
-            **row,
-            "localized": right,
-            "false": not right,
-            "error_m": round(float(np.linalg.norm(best.T_map_base[:3, 3] - T_true[:3, 3])), 4),
-            "error_deg": round(distances.rotation_error_deg(best.T_map_base[:3, :3], T_true[:3, :3]), 3),
-            "nees": round(uncertainty.nees(best.T_map_base, best.covariance, T_true), 2),
+            "seconds": round(seconds, 2),
+            "localized": False,
+            "false": False,
+            "why": type(error).__name__,
         }
+    seconds, best = time.perf_counter() - start_s, found.best
+    row = {
+        "seconds": round(seconds, 2),
+        "probability": round(best.answer.probability, 3),
+        "stage": best.answer.stage.name,
+        "agreeing": len(found.attempts),
+        "sigma_m": round(best.sigma_m, 4),
+    }
+    if not at_home:
+        return {**row, "localized": False, "false": True}
+    T_true = robot.truth[best.view.stamp_ns]
+    right = is_right(best.T_map_base, T_true)
+    return {
+        **row,
+        "localized": right,
+        "false": not right,
+        "error_m": round(float(np.linalg.norm(best.T_map_base[:3, 3] - T_true[:3, 3])), 4),
+        "error_deg": round(distances.rotation_error_deg(best.T_map_base[:3, :3], T_true[:3, :3]), 3),
+        "nees": round(uncertainty.nees(best.T_map_base, best.covariance, T_true), 2),
+    }
 
 
 class Baseline:
@@ -150,7 +109,7 @@ class Baseline:
         store, verifier = FeatureStore(features, config.views), PairVerifier(config.sfm)
         self._config = config
         self._retriever = Retriever(store, config.keyframes)
-        self._linker = Linker(config.context, store, verifier)
+        self._linker = Linker(config, store, verifier)
         self._two_view = TwoViewEstimator(config.two_view)
         self._register = RegistrationEstimator(config.register, verifier, SfmEstimator(config.sfm, verifier))
 
@@ -174,7 +133,7 @@ class Baseline:
     def _registered(
         self, place: Keyframe, view: Keyframe, robot: Traveller, T_true: np.ndarray, seed: int
     ) -> np.ndarray:
-        around = neighbours(place, robot.map, self._config.relocalize.neighbours, self._config.keyframes)
+        around = neighbours(place, robot.map, self._config.keyframes.neighbours, self._config.keyframes)
         question = Question(
             reference=place.view(place.T_map_camera),
             target=view.view(),
@@ -258,7 +217,7 @@ def ask_room(job: farm.Job) -> list[Row]:
                     "map_of": story.kind.name,
                     "map": len(robot.map),
                     "seen": len(robot.seen),
-                    **robot.localize(at_home, seed),
+                    **localize(robot, at_home, seed),
                     **baseline.localize(robot, at_home, seed),
                 }
             )

@@ -3,7 +3,8 @@
 
 direct     the two views alone
 register   the target against the views around the reference
-context    one reconstruction of the real views around both ends
+context    all real views around both ends: where odometry holds each side together, the two aligned as rigid
+           rigs, first with plain matches, then with simulated tilts; else one reconstruction
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pose_bridge.errors import BudgetSpentError, NoEstimateError
 from pose_bridge.estimators.base import Estimate, Estimator, Problem, scaled_cameras
 from pose_bridge.estimators.pairs import PairVerifier
 from pose_bridge.estimators.registration import RegistrationEstimator
+from pose_bridge.estimators.rigs import RigEstimator
 from pose_bridge.estimators.sfm import SfmEstimator
 from pose_bridge.estimators.two_view import TwoViewEstimator
 from pose_bridge.features import FeatureStore
@@ -34,6 +36,7 @@ from pose_bridge.views import (
     Question,
     Reason,
     Require,
+    Stage,
     Status,
     Translation,
     View,
@@ -46,11 +49,45 @@ CERTAIN_SIGMA = 4.0  # answers of two rungs that differ by more standard deviati
 
 @dataclass(frozen=True)
 class Rung:
-    """One step of the ladder: which views it uses, and what turns them into cameras."""
+    """One step of the ladder: which views it uses, and what turns them into cameras.
+
+    Attributes:
+        problem: Makes the estimator's problem of a question.
+        estimator: Gives cameras.
+        applies: To which questions.
+        rivals_save: A rival can save a doubtful answer; not where the estimator has chosen among many itself.
+        min_probability: An answer less probable than this is left to the next rung, whatever was asked for.
+    """
 
     problem: Callable[[Question, Control], Problem]
     estimator: Estimator
     applies: Callable[[Question], bool] = lambda question: True
+    rivals_save: bool = True
+    min_probability: float = 0.0
+
+
+def ladder(config: Config, store: FeatureStore) -> tuple[Rung, ...]:
+    """The rungs, cheapest first; those of one ladder remember two-view geometries together."""
+    verifier = PairVerifier(config.sfm)
+    linker = Linker(config, store, verifier)
+    sfm, rigs = SfmEstimator(config.sfm, verifier), RigEstimator(config.rigs)
+    return (
+        Rung(linker.pair, TwoViewEstimator(config.two_view)),
+        Rung(
+            linker.reference_side,
+            RegistrationEstimator(config.register, verifier, sfm),
+            lambda question: bool(question.reference_context),
+        ),
+        Rung(linker.rigs, rigs, rigs.applies, rivals_save=False, min_probability=config.rigs.sure),
+        Rung(linker.rigs_wide, rigs, rigs.applies, rivals_save=False),
+        Rung(
+            linker.context,
+            sfm,
+            lambda question: (
+                bool(question.reference_context or question.target_context) and not rigs.applies(question)
+            ),
+        ),
+    )
 
 
 class Bridge:
@@ -59,22 +96,7 @@ class Bridge:
     def __init__(self, config: Config | None = None) -> None:
         self._config = config = config or Config()
         self._store = FeatureStore(config.features, config.views)
-        verifier = PairVerifier(config.sfm)
-        linker = Linker(config.context, self._store, verifier)
-        sfm = SfmEstimator(config.sfm, verifier)
-        self._rungs = (
-            Rung(linker.pair, TwoViewEstimator(config.two_view)),
-            Rung(
-                linker.reference_side,
-                RegistrationEstimator(config.register, verifier, sfm),
-                lambda question: bool(question.reference_context),
-            ),
-            Rung(
-                linker.context,
-                sfm,
-                lambda question: bool(question.reference_context or question.target_context),
-            ),
-        )
+        self._rungs = ladder(config, self._store)
 
     def prepare(self, view: View) -> None:
         """Extract a view's features ahead of any question about it.
@@ -126,21 +148,22 @@ class Bridge:
         rungs = [
             rung
             for rung in self._rungs
-            if rung.estimator.stage <= question.max_stage and rung.applies(question)
+            if question.min_stage <= rung.estimator.stage <= question.max_stage and rung.applies(question)
         ]
         for rung in rungs:
             stage = rung.estimator.stage
             control.step(f"{stage.name.lower()}: matching")
             problem = rung.problem(question, control)
             control.step(f"{stage.name.lower()}: estimating")
-            # A rival can save a doubtful answer, but where a rung is left, that one has more to go by.
-            needed = 0.0 if rung is rungs[-1] else self._min_probability(question)
+            # Where a rung is left, that one has more to go by than a doubtful answer's rival.
+            wanted = max(rung.min_probability, self._min_probability(question))
+            needed = 0.0 if rung is rungs[-1] and rung.rivals_save else wanted
             try:
                 found = verification.candidates(
                     rung.estimator, problem, control, self._config.context.alternatives, needed
                 )
-                best = max(found, key=lambda pair: verification.probability(pair[1], stage))
-                yield self._judged(question, problem, *best)
+                best = max(found, key=lambda pair: verification.probability(pair[1], rung.estimator.name))
+                yield self._judged(question, problem, *best, wanted)
             except NoEstimateError as error:
                 yield Answer.rejected(
                     Reason.NO_OVERLAP, str(error), stage=stage, real_frames=len(problem.views)
@@ -150,9 +173,16 @@ class Bridge:
         asked = question.min_probability
         return self._config.verification.min_probability if asked is None else asked
 
-    def _judged(self, question: Question, problem: Problem, estimate: Estimate, evidence: Evidence) -> Answer:
+    def _judged(
+        self,
+        question: Question,
+        problem: Problem,
+        estimate: Estimate,
+        evidence: Evidence,
+        min_probability: float,
+    ) -> Answer:
         settings = self._config.verification
-        verdict = verification.judge(estimate, evidence, settings, self._min_probability(question))
+        verdict = verification.judge(estimate, evidence, settings, min_probability)
         known: dict[str, Any] = {
             "stage": estimate.stage,
             "estimator": estimate.estimator,
@@ -190,6 +220,8 @@ class Bridge:
 
     def _poor_views(self, question: Question) -> str:
         """Why the two views cannot be used, or nothing."""
+        if question.min_stage > Stage.REGISTER:
+            return ""  # others see for them
         if np.array_equal(question.reference.image, question.target.image):
             return "reference and target are the same picture"
         needed = self._config.verification.min_tracks

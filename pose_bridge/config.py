@@ -116,6 +116,40 @@ class RegisterConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RigsConfig(_Checked):
+    """The context rung where odometry holds each side together: the two sides aligned as rigid rigs."""
+
+    tilt_levels: int = setting(
+        1,
+        "camera tilts that are simulated, like features.tilt_levels; all pairs are matched so",
+        low=0,
+        high=3,
+    )
+    sure: float = setting(
+        0.9, "an answer by plain matches that is less probable waits for simulated tilts", low=0.0, high=1.0
+    )
+    max_error_px: float = setting(3.0, "inlier threshold of the reprojection error", low=0.1, high=20.0)
+    min_links: int = setting(
+        15, "points of one side that views of the other must see; fewer are no estimate", low=6, high=10000
+    )
+    min_triangulation_deg: float = setting(
+        1.5, "points under a smaller angle between their rays are not used", low=0.1, high=30.0
+    )
+    odometry_share: float = setting(
+        0.02,
+        "standard deviation of odometry between two pictures, as a share of way and turn",
+        low=0.0001,
+        high=1.0,
+    )
+    odometry_m: float = setting(0.01, "what it errs by besides, however short the way", low=0.0001, high=10.0)
+    odometry_deg: float = setting(
+        0.5, "what it errs by besides, however small the turn", low=0.001, high=90.0
+    )
+    map_m: float = setting(0.02, "standard deviation of a keyframe's place in a map", low=0.0001, high=10.0)
+    map_deg: float = setting(0.3, "standard deviation of its direction", low=0.001, high=90.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContextConfig(_Checked):
     """The context rung: which views are used, and how the two sides are searched for links."""
 
@@ -423,21 +457,16 @@ class RelocalizeConfig(_Checked):
     """Finding the robot in its map."""
 
     budget_s: float = setting(60.0, "time for one search", low=0.1, high=3600.0)
-    attempt_budget_s: float = setting(15.0, "time for one bridge between map and robot", low=0.1, high=3600.0)
-    candidates: int = setting(6, "places in the map that are tried", low=1, high=1000)
-    neighbours: int = setting(5, "map keyframes around each place that join it", low=0, high=20)
+    attempt_budget_s: float = setting(45.0, "time for one bridge between map and robot", low=0.1, high=3600.0)
+    places: int = setting(40, "map keyframes that an attempt uses at most", low=1, high=1000)
     views: int = setting(
-        12,
-        "pictures of the robot, spread over all that it saw, that are looked for in the map",
+        24,
+        "pictures of the robot, spread over all that it saw, that an attempt uses at most",
         low=1,
         high=100,
     )
-    wide_pairs: int = setting(
-        240,
-        "pairs of such a picture and a place in the map that are matched with simulated tilts where plain "
-        "matches lead nowhere",
-        low=0,
-        high=100000,
+    min_links: int = setting(
+        8, "tracks to the map that a picture needs so that its direction counts", low=1, high=1000
     )
     max_sigma_m: float = setting(
         0.4, "attempts whose place is known less surely do not count", low=0.001, high=100.0
@@ -452,11 +481,11 @@ class RelocalizeConfig(_Checked):
         high=1000.0,
     )
     min_agreeing: int = setting(
-        2, "attempts with other pictures that must agree before it counts", low=1, high=10
+        2, "directions in which pictures must be tied to the map before it counts", low=1, high=10
     )
     apart_deg: float = setting(
         35.0,
-        "between the directions in which two agreeing attempts look; less, and they may show the same thing",
+        "between the directions of pictures that count as two; less, and they may show the same thing",
         low=0.0,
         high=180.0,
     )
@@ -496,6 +525,7 @@ class Config:
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     two_view: TwoViewConfig = field(default_factory=TwoViewConfig)
     register: RegisterConfig = field(default_factory=RegisterConfig)
+    rigs: RigsConfig = field(default_factory=RigsConfig)
     context: ContextConfig = field(default_factory=ContextConfig)
     sfm: SfmConfig = field(default_factory=SfmConfig)
     verification: VerificationConfig = field(default_factory=VerificationConfig)

@@ -286,7 +286,7 @@ class FeatureStore:
         self.settings = settings
         self.views = views
         self._features: Once[Features] = Once(2 * settings.cache_views)
-        self._matches: Once[NDArray[np.intp]] = Once(20 * settings.cache_views)
+        self._matches: Once[NDArray[np.intp]] = Once(60 * settings.cache_views)
 
     def accepts(self, view: View) -> bool:
         """Whether the picture is large enough to have features."""

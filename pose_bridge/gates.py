@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -55,24 +56,26 @@ def conflict(
 
 
 def _odometry(claim: Claim, problem: Problem, settings: GatesConfig) -> tuple[Reason, str] | None:
-    """Whether the views of each side lie to each other as the robot's odometry has them."""
-    for view, T_reference_camera in claim.T_reference_camera.items():
-        end = problem.sides[view]
-        T_side_end, T_side_view = problem.views[end].T_side_camera, problem.views[view].T_side_camera
-        if T_side_end is None or T_side_view is None:
-            continue
-        T_claimed = rigid.relative(claim.T_reference_camera[end], T_reference_camera)
-        T_driven = rigid.relative(T_side_end, T_side_view)
-        turn_deg = distances.rotation_error_deg(T_claimed[:3, :3], T_driven[:3, :3])
-        name = problem.views[view].id
-        if turn_deg > settings.max_side_turn_deg:
-            return (
-                Reason.ODOMETRY_CONFLICT,
-                f"odometry turns view {name} otherwise, by {turn_deg:.1f} degrees",
-            )
-        shift_m = float(np.linalg.norm(T_claimed[:3, 3] - T_driven[:3, 3]))
-        if claim.metric and shift_m > settings.max_side_shift_m:
-            return Reason.ODOMETRY_CONFLICT, f"odometry has view {name} {shift_m:.2f} m elsewhere"
+    """Whether the robot's odometry leads from each picture of a side to the next, as the answer has it."""
+    for side in (0, 1):
+        driven = [
+            (view, T)
+            for view in problem.way(side)
+            if view in claim.T_reference_camera and (T := problem.views[view].T_side_camera) is not None
+        ]
+        for (origin, T_side_origin), (view, T_side_view) in pairwise(driven):
+            T_claimed = rigid.relative(claim.T_reference_camera[origin], claim.T_reference_camera[view])
+            T_driven = rigid.relative(T_side_origin, T_side_view)
+            turn_deg = distances.rotation_error_deg(T_claimed[:3, :3], T_driven[:3, :3])
+            name = problem.views[view].id
+            if turn_deg > settings.max_side_turn_deg:
+                return (
+                    Reason.ODOMETRY_CONFLICT,
+                    f"odometry turns view {name} otherwise, by {turn_deg:.1f} degrees",
+                )
+            shift_m = float(np.linalg.norm(T_claimed[:3, 3] - T_driven[:3, 3]))
+            if claim.metric and shift_m > settings.max_side_shift_m:
+                return Reason.ODOMETRY_CONFLICT, f"odometry has view {name} {shift_m:.2f} m elsewhere"
     return None
 
 

@@ -12,25 +12,30 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pose_bridge.config import ContextConfig
+from pose_bridge.config import Config
 from pose_bridge.control import Control
 from pose_bridge.estimators.base import Indices, Problem
 from pose_bridge.estimators.pairs import PairVerifier
 from pose_bridge.features import Features, FeatureStore
-from pose_bridge.keyframes import selection
+from pose_bridge.keyframes import selection, sight
 from pose_bridge.views import Question, View
 
 HOPELESS = 8  # pairs across the gap that are tried before nothing at all is taken for an answer
 PREVIEW_FEATURES = 300  # per view tell which of many views see the same
+MATES = 4  # views of its own side that a view is matched with where odometry says how they lie
+MATCHABLE_DEG = 60.0  # between two views of a point, beyond which it is not recognized
+BASELINE_M = 0.3  # from which more does not make better points
 BATCH = 4  # pairs that are matched before the weakest link is looked for again
 
 
 class Linker:
     """Builds problems; features, matches and two-view geometries of views seen before are remembered."""
 
-    def __init__(self, settings: ContextConfig, features: FeatureStore, verifier: PairVerifier) -> None:
-        self._settings = settings
+    def __init__(self, config: Config, features: FeatureStore, verifier: PairVerifier) -> None:
+        self._settings = config.context
         self._store = features
+        brisk = dataclasses.replace(features.settings, tilt_levels=config.rigs.tilt_levels)
+        self._brisk = FeatureStore(brisk, features.views)
         few = dataclasses.replace(features.settings, max_features=PREVIEW_FEATURES)
         self._preview = FeatureStore(few, features.views)
         self._verifier = verifier
@@ -46,9 +51,37 @@ class Linker:
 
     def context(self, question: Question, control: Control) -> Problem:
         """All real views around both ends, the links across the gap matched with simulated tilts too."""
-        views = [question.reference, question.target, *question.reference_context, *question.target_context]
-        sides = [0, 1] + [0] * len(question.reference_context) + [1] * len(question.target_context)
+        views, sides = _both_sides(question)
         return self.widened(self._selected(views, sides, question.seed, control), control)
+
+    def rigs(self, question: Question, control: Control) -> Problem:
+        """All real views, each matched with all of the other side, and with a few of its own."""
+        control.check()
+        views, sides = _both_sides(question)
+        pairs = [pair for pair in combinations(range(len(views)), 2) if sides[pair[0]] != sides[pair[1]]]
+        pairs += [pair for pair in self._beside(views, sides) if pair not in pairs]
+        features = _extract(self._brisk, views, False, control)
+        matches = dict(zip(pairs, _match(self._brisk, views, pairs, False, control), strict=True))
+        level = question.upright and question.common_ground
+        return Problem(views, features, matches, sides, question.seed, level, question.mapped)
+
+    def rigs_wide(self, question: Question, control: Control) -> Problem:
+        """The same with simulated tilts."""
+        problem = self.rigs(question, control)
+        return _matched_wide(self._brisk, problem, list(problem.matches), control)
+
+    def _beside(self, views: Sequence[View], sides: Sequence[int]) -> set[tuple[int, int]]:
+        """Pairs within a side that see the same from different places: they make points of matches."""
+        T_side_camera = sight.stacked([view.T_side_camera for view in views])
+        found = set()
+        for index, view in enumerate(views):
+            own = np.array([o for o, side in enumerate(sides) if side == sides[index] and o != index], int)
+            T_view_other = np.linalg.inv(T_side_camera[index]) @ T_side_camera[own]
+            alike = sight.seen_alike(view, [views[o] for o in own], T_view_other, MATCHABLE_DEG)
+            worth = alike * np.minimum(1.0, np.linalg.norm(T_view_other[:, :3, 3], axis=1) / BASELINE_M)
+            best = own[np.argsort(-worth, kind="stable")[:MATES]]
+            found |= {(min(index, other), max(index, other)) for other in best[: int((worth > 0.0).sum())]}
+        return found
 
     def widened(self, problem: Problem, control: Control) -> Problem:
         """Match again with simulated tilts where the path between the ends is weakest, best pairs first.
@@ -70,26 +103,14 @@ class Linker:
             chosen = _spread(sorted(across, key=lambda pair: (-plain[pair], pair)))
             chosen = chosen[: min(BATCH, self._settings.wide_pairs - spent)]
             left -= set(chosen)
-            problem = self._matched_wide(problem, chosen, control)
+            problem = _matched_wide(self._store, problem, chosen, control)
             for pair, geometry in self._verifier.verify(problem, control, chosen).items():
                 strength[pair] = strength[pair[::-1]] = len(geometry.inlier_matches)
                 links.add(pair)
         # What links the sides must be seen twice on its own side to become a point.
         best = {view: int(beside[view].argmax()) for pair in links for view in pair if beside[view].any()}
         neighbours = {(min(pair), max(pair)) for pair in best.items()} & left
-        return self._matched_wide(problem, sorted(neighbours), control)
-
-    def _matched_wide(self, problem: Problem, pairs: Sequence[tuple[int, int]], control: Control) -> Problem:
-        """The problem with those pairs matched with simulated tilts."""
-        control.check()
-        views = sorted({view for pair in pairs for view in pair})
-        features = list(problem.features)
-        extracted = _extract(self._store, [problem.views[view] for view in views], True, control)
-        for view, more in zip(views, extracted, strict=True):
-            features[view] = more
-        matches = dict(problem.matches)
-        matches.update(zip(pairs, _match(self._store, problem.views, pairs, True, control), strict=True))
-        return Problem(problem.views, tuple(features), matches, problem.sides, problem.seed)
+        return _matched_wide(self._store, problem, sorted(neighbours), control)
 
     def _selected(self, views: list[View], sides: list[int], seed: int, control: Control) -> Problem:
         """Leave out pictures that are there twice or too small, and more views than `context.max_views`."""
@@ -125,6 +146,27 @@ class Linker:
         for pair, geometry in self._verifier.verify(problem, control).items():
             strength[pair] = strength[pair[::-1]] = len(geometry.inlier_matches)
         return strength
+
+
+def _matched_wide(
+    store: FeatureStore, problem: Problem, pairs: Sequence[tuple[int, int]], control: Control
+) -> Problem:
+    """The problem with those pairs matched with simulated tilts."""
+    control.check()
+    views = sorted({view for pair in pairs for view in pair})
+    features = list(problem.features)
+    extracted = _extract(store, [problem.views[view] for view in views], True, control)
+    for view, more in zip(views, extracted, strict=True):
+        features[view] = more
+    matches = dict(problem.matches)
+    matches.update(zip(pairs, _match(store, problem.views, pairs, True, control), strict=True))
+    return dataclasses.replace(problem, features=tuple(features), matches=matches)
+
+
+def _both_sides(question: Question) -> tuple[list[View], list[int]]:
+    views = [question.reference, question.target, *question.reference_context, *question.target_context]
+    sides = [0, 1] + [0] * len(question.reference_context) + [1] * len(question.target_context)
+    return views, sides
 
 
 def _extract(store: FeatureStore, views: Sequence[View], wide: bool, control: Control) -> list[Features]:

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a robot is in its map: bridges from places in the map to what it sees, until enough of them agree.
+"""Where a robot is in its map: bridges from the map to what it sees, until enough of it agrees.
 
-An attempt bridges one place of the map, with its neighbours, to one picture of the robot, with others around
-it. It counts only together with attempts that used other pictures and agree with it through odometry. What
-disagrees is kept as another hypothesis and never averaged.
+An attempt bridges many places of the map to many pictures of the robot at once, each side held together by
+its poses. What counts is in how many directions pictures are tied to the map: a piece of furniture that
+stands elsewhere too explains one. Attempts with other pictures agree through odometry, or are kept as another
+hypothesis; they are never averaged.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
@@ -29,15 +31,13 @@ from pose_bridge.errors import (
 from pose_bridge.geometry import distances, rigid, uncertainty
 from pose_bridge.keyframes import sight
 from pose_bridge.keyframes.keyframe import Keyframe
-from pose_bridge.keyframes.neighbours import neighbours
 from pose_bridge.keyframes.retrieval import Retriever
-from pose_bridge.views import Answer, Prior, Question, Require
+from pose_bridge.views import Answer, Prior, Question, Require, Stage
 
 log = logging.getLogger(__name__)
 
 CERTAIN_SIGMA = 2.0
 PREDICTED_WITHIN_DEG = 90.0  # views of one thing from directions farther apart prove nothing
-BASELINE_M = 0.3  # from which a distance by odometry is worth something
 UNSEEN_DEG = 60.0  # between two views; more is a part of the surroundings that nobody looked at
 WAIT_S = 0.1
 
@@ -93,6 +93,7 @@ class Attempt:
         covariance: Of (dt, dr) of T_map_base in the axes of the map, (6, 6).
         map_ids: Map keyframes that took part.
         view_ids: Pictures of the robot that took part.
+        min_links: Tracks that tie a picture to the map.
     """
 
     question: Question
@@ -103,6 +104,7 @@ class Attempt:
     covariance: Array
     map_ids: tuple[str, ...]
     view_ids: tuple[str, ...]
+    min_links: int
 
     @property
     def T_map_odom(self) -> Array:
@@ -110,9 +112,14 @@ class Attempt:
         return np.asarray(self.T_map_base @ rigid.inverse(_known(self.view.T_odom_base)))
 
     @property
-    def ahead(self) -> Array:
-        """Where the robot's picture looks, a unit vector in the map, (3,)."""
-        return np.asarray((self.T_map_base @ _known(self.view.T_base_camera))[:3, 2])
+    def directions(self) -> list[Array]:
+        """Where pictures look that are tied to the map, best tied first: unit vectors in the map, (3,)."""
+        evidence = self.answer.evidence
+        links = {} if evidence is None else evidence.links
+        views = {view.id: view for view in (self.question.target, *self.question.target_context)}
+        tied = [name for name, count in links.items() if count >= self.min_links]
+        best_first = sorted(tied, key=lambda name: -links[name]) or [self.view.id]
+        return [(self.T_map_odom @ _known(views[name].T_side_camera))[:3, 2] for name in best_first]
 
     @property
     def sigma_m(self) -> float:
@@ -132,18 +139,18 @@ class Hypothesis:
         return self.attempts[0]
 
     def agreeing(self, apart_deg: float) -> int:
-        """How many of its attempts look at different things.
+        """In how many directions its attempts are tied to the map.
 
         A piece of furniture that stands elsewhere too is taken for its twin by every picture that shows it,
         and all of them agree.
 
         Args:
-            apart_deg: Between the directions of two attempts that count as two.
+            apart_deg: Between two directions that count as two.
         """
         counted: list[Array] = []
-        for attempt in self.attempts:
-            if all(_angle_deg(attempt.ahead, other) >= apart_deg for other in counted):
-                counted.append(attempt.ahead)
+        for direction in (direction for attempt in self.attempts for direction in attempt.directions):
+            if all(_angle_deg(direction, other) >= apart_deg for other in counted):
+                counted.append(direction)
         return len(counted)
 
     @property
@@ -188,7 +195,7 @@ class Search:
     seed: int = 0
     on_progress: Callable[[Progress], None] = lambda progress: None
     attempts: list[Attempt] = field(default_factory=list)
-    _asked: set[str] = field(default_factory=set)  # pictures that were targets already
+    _asked: dict[str, Keyframe] = field(default_factory=dict)  # pictures that an attempt has used
     _done: int = 0
 
     def run(self, control: Control) -> Hypothesis:
@@ -201,17 +208,25 @@ class Search:
         try:
             while True:
                 control.check()
-                self._say(State.RETRIEVING)
-                plan = self._predicted() or self._plan(control)
-                for place, view in plan:
-                    if found := self._step(place, view, len(plan), control):
-                        return found
-                    if self.attempts and view.id in self.attempts[-1].view_ids:
-                        break  # something new is known: plan again
-                if not plan:
+                question = self.next_question(control)
+                if question is None:
                     self._wait_for_motion(control)
+                    continue
+                self._say(State.BRIDGING)
+                self._attempt(question, control)
+                self._done += 1
+                self._say(State.CHECKING)
+                if found := self._settled():
+                    return found
         except BudgetSpentError as error:
             raise self._failure(str(error)) from None
+
+    def _settled(self) -> Hypothesis | None:
+        """The hypothesis that enough speaks for, more than for any other."""
+        settings = self.config.relocalize
+        found = self.hypotheses()
+        counts = [hypothesis.agreeing(settings.apart_deg) for hypothesis in found] + [0, 0]
+        return found[0] if found and counts[0] >= settings.min_agreeing + counts[1] else None
 
     def hypotheses(self) -> list[Hypothesis]:
         """Group the attempts that agree with one of them, the largest group first."""
@@ -223,39 +238,32 @@ class Search:
             left = [attempt for attempt in left if all(attempt is not other for other in largest)]
         return sorted(found, key=lambda h: (-len(h.attempts), -h.probability))
 
-    def _step(self, place: Keyframe, view: Keyframe, planned: int, control: Control) -> Hypothesis | None:
-        control.check()
-        self._asked.add(view.id)
-        self._say(State.BRIDGING, planned)
-        self._attempt(place, view, control)
-        self._done += 1
-        self._say(State.CHECKING, planned)
-        found = self.hypotheses()
+    def next_question(self, control: Control) -> Question | None:
+        """Pictures that no attempt has used, and the places to try them on; None if there are none left."""
+        views = self._next_views()
+        if not views:
+            return None
+        self._asked |= {view.id: view for view in views}
+        self._say(State.RETRIEVING)
+        places = self._places(views, control)
         settings = self.config.relocalize
-        counts = [hypothesis.agreeing(settings.apart_deg) for hypothesis in found] + [0, 0]
-        return found[0] if found and counts[0] >= settings.min_agreeing + counts[1] else None
-
-    def _plan(self, control: Control) -> list[tuple[Keyframe, Keyframe]]:
-        """Places in the map with the picture of the robot that looks most like each, best first."""
-        fresh = {view.id: view for view in self._spread(view for view in self._free() if self._may_ask(view))}
-        if not fresh:
-            return []
-        found = self.retriever.candidates(
-            [view.view() for view in fresh.values()],
-            self._reachable(),
-            self.config.relocalize.candidates,
-            control.check,
-        )
-        return [(candidate.keyframe, fresh[candidate.view_id]) for candidate in found]
-
-    def _may_ask(self, view: Keyframe) -> bool:
-        return view.id not in self._asked and self.retriever.shows_enough(
-            view.view(), self.config.verification.min_tracks
+        return Question(
+            reference=places[0].view(places[0].T_map_camera),
+            target=views[0].view(views[0].T_odom_camera),
+            reference_context=tuple(place.view(place.T_map_camera) for place in places[1:]),
+            target_context=tuple(view.view(view.T_odom_camera) for view in views[1:]),
+            upright=True,
+            common_ground=settings.common_ground,
+            mapped=True,
+            require=Require.METRIC,
+            min_stage=Stage.CONTEXT,
+            min_probability=self.min_probability,
+            seed=self.seed,
         )
 
-    def _spread(self, views: Iterable[Keyframe]) -> list[Keyframe]:
-        """As many pictures as are looked for at a time: the newest, then what is farthest from those."""
-        left = list(views)
+    def _next_views(self) -> list[Keyframe]:
+        """Pictures that no attempt has used: the newest, then what is farthest from those."""
+        left = [view for view in self.views() if view.id not in self._asked]
         chosen = left[:1]
         apart = sight.steps_between(left, chosen, self.config.keyframes)[:, 0] if left else np.zeros(0)
         while len(chosen) < min(self.config.relocalize.views, len(left)):
@@ -263,29 +271,26 @@ class Search:
             apart = np.minimum(apart, sight.steps_between(left, chosen[-1:], self.config.keyframes)[:, 0])
         return chosen
 
-    def _predicted(self) -> list[tuple[Keyframe, Keyframe]]:
-        """What must work if the best hypothesis is true: pictures with the places that they would show.
+    def _places(self, views: Sequence[Keyframe], control: Control) -> list[Keyframe]:
+        """The map's keyframes to try: by the best hypothesis, else those that look like the pictures."""
+        count = self.config.relocalize.places
+        reachable = self._reachable()
+        if self.attempts:
+            return self._predicted(views, reachable, count)
+        if len(reachable) <= count:
+            return list(reachable)
+        found = self.retriever.candidates([view.view() for view in views], reachable, count, control.check)
+        return [candidate.keyframe for candidate in found]
 
-        Of other things than it rests on, so that they count.
-        """
-        if not self.attempts:
-            return []
-        hypothesis = self.hypotheses()[0]
-        T_map_odom = hypothesis.best.T_map_odom
-        T_map_other = sight.stacked([place.T_map_camera for place in self.map])
-        found = []
-        for view in self._free():
-            if not self._may_ask(view) or view.T_odom_camera is None:
-                continue
-            T_map_camera = T_map_odom @ view.T_odom_camera
-            apart_deg = min(_angle_deg(T_map_camera[:3, 2], a.ahead) for a in hypothesis.attempts)
-            if apart_deg < self.config.relocalize.apart_deg:
-                continue
-            T_camera_other = rigid.inverse(T_map_camera) @ T_map_other
-            alike = sight.seen_alike(view, self.map, T_camera_other, PREDICTED_WITHIN_DEG)
-            found.append((float(alike.max()), self.map[int(alike.argmax())], view))
-        best = sorted(found, key=lambda f: -f[0])[: self.config.relocalize.candidates]
-        return [(place, view) for alike, place, view in best if alike > 0.0]
+    def _predicted(self, views: Sequence[Keyframe], places: Sequence[Keyframe], count: int) -> list[Keyframe]:
+        """Those that show what the pictures do, if the best hypothesis is true."""
+        T_map_odom = self.hypotheses()[0].best.T_map_odom
+        T_map_place = sight.stacked([place.T_map_camera for place in places])
+        alike = np.zeros(len(places))
+        for view in views:
+            T_camera_place = rigid.inverse(T_map_odom @ _known(view.T_odom_camera)) @ T_map_place
+            alike = np.maximum(alike, sight.seen_alike(view, places, T_camera_place, PREDICTED_WITHIN_DEG))
+        return [places[index] for index in np.argsort(-alike, kind="stable")[:count]]
 
     def _reachable(self) -> Sequence[Keyframe]:
         """The map's keyframes near enough to the prior to show what the robot sees."""
@@ -298,12 +303,32 @@ class Search:
         near = np.linalg.norm(places_m - T_map_base[:3, 3], axis=1) <= reach_m
         return [place for place, is_near in zip(self.map, near, strict=True) if is_near] or self.map
 
-    def _attempt(self, place: Keyframe, view: Keyframe, control: Control) -> None:
-        question = self._question(place, view, control)
-        answer = self.bridge.answer(question, control.inner())
-        log.info("%s to %s: %s %s", place.id, view.id, answer.status.name, answer.reason_text)
-        if not answer.meets(Require.METRIC):
-            return
+    def _attempt(self, question: Question, control: Control) -> None:
+        """Ask; and if the answer is too weak, once more from where the two sides are tied best."""
+        for _ in range(2):
+            question = self._bounded(question, control)
+            answer = self.bridge.answer(question, control.inner())
+            ends = (question.reference.id, question.target.id)
+            log.info("%s to %s: %s %s", *ends, answer.status.name, answer.reason_text)
+            if answer.meets(Require.METRIC):
+                self._take(question, answer)
+                return
+            tied = answer.evidence
+            if tied is None or tied.target_view_id == question.target.id:
+                return
+            question = question.between(tied.reference_view_id, tied.target_view_id)
+
+    def _bounded(self, question: Question, control: Control) -> Question:
+        """With the time that is left for it, and what the prior says of its ends."""
+        place, view = self._ends(question)
+        return dataclasses.replace(
+            question,
+            prior=self._prior_of(place, view),
+            budget_s=min(self.config.relocalize.attempt_budget_s, max(control.remaining_s, 1e-3)),
+        )
+
+    def _take(self, question: Question, answer: Answer) -> None:
+        place, view = self._ends(question)
         T_map_base, covariance = in_map(answer, place, view)
         robots = {view.id, *(other.id for other in question.target_context)}
         attempt = Attempt(
@@ -315,42 +340,15 @@ class Search:
             covariance=covariance,
             map_ids=tuple(sorted(answer.cameras.keys() - robots)),
             view_ids=tuple(sorted(answer.cameras.keys() & robots)),
+            min_links=self.config.relocalize.min_links,
         )
         if attempt.sigma_m <= self.config.relocalize.max_sigma_m:
             self.attempts.append(attempt)
 
-    def _question(self, place: Keyframe, view: Keyframe, control: Control) -> Question:
-        settings = self.config.relocalize
-        free = [other for other in self._free() if other.id != view.id]
-        # What one attempt uses, the next may not: leave enough for those that have yet to agree.
-        missing = max(1, settings.min_agreeing - len(self.attempts))
-        around_view = self._around(view, free, min(settings.neighbours, (len(free) + 1) // missing - 1))
-        around_place = self._around(place, self.map, settings.neighbours)
-        return Question(
-            reference=place.view(place.T_map_camera),
-            target=view.view(view.T_odom_camera),
-            reference_context=tuple(other.view(other.T_map_camera) for other in around_place),
-            target_context=tuple(other.view(other.T_odom_camera) for other in around_view),
-            prior=self._prior_of(place, view),
-            upright=True,
-            common_ground=settings.common_ground,
-            require=Require.METRIC,
-            budget_s=min(settings.attempt_budget_s, max(control.remaining_s, 1e-3)),
-            min_probability=self.min_probability,
-            seed=self.seed,
-        )
-
-    def _around(self, keyframe: Keyframe, others: Sequence[Keyframe], count: int) -> list[Keyframe]:
-        """What else shows the same; half of it from another place, where that is: a turn has no metres."""
-        if count <= 0:
-            return []
-        apart_m = np.linalg.norm(sight.relative_poses(keyframe, others)[:, :3, 3], axis=1)
-        moved = [other for other, far_m in zip(others, apart_m, strict=True) if far_m >= BASELINE_M]
-        settings = self.config.keyframes
-        found = neighbours(keyframe, moved, (count + 1) // 2, settings)
-        known = {other.id for other in found}
-        rest = [other for other in others if other.id not in known]
-        return found + neighbours(keyframe, rest, count - len(found), settings)
+    def _ends(self, question: Question) -> tuple[Keyframe, Keyframe]:
+        """The place and the picture that a question is about."""
+        place = next(place for place in self.map if place.id == question.reference.id)
+        return place, self._asked[question.target.id]
 
     def _prior_of(self, place: Keyframe, view: Keyframe) -> Prior | None:
         newest = next(iter(self.views()), None)
@@ -365,11 +363,6 @@ class Search:
             covariance=uncertainty.compose_left(T_camera_map, moved),
         )
 
-    def _free(self) -> list[Keyframe]:
-        """Pictures of the robot that no attempt has used yet."""
-        used = {name for attempt in self.attempts for name in attempt.view_ids}
-        return [view for view in self.views() if view.id not in used]
-
     def _agree(self, a: Attempt, b: Attempt) -> bool:
         """Whether two attempts have the robot in one place, once odometry has moved one to the other."""
         settings = self.config.relocalize
@@ -383,14 +376,16 @@ class Search:
 
     def _wait_for_motion(self, control: Control) -> None:
         if self.wait is None:
-            raise self._failure("every place in the map was tried with every picture")
+            raise self._failure("every picture was tried")
         self._say(State.WAITING_FOR_MOTION)
         while not self.wait(WAIT_S):
             control.check()
 
-    def _say(self, state: State, planned: int = 0) -> None:
+    def _say(self, state: State) -> None:
         advice = self.advice() if state is State.WAITING_FOR_MOTION else Advice.NONE
-        self.on_progress(Progress(state, advice, self._done, max(self._done, planned)))
+        left = sum(view.id not in self._asked for view in self.views())
+        rounds = -(-left // self.config.relocalize.views) + (state is State.BRIDGING)
+        self.on_progress(Progress(state, advice, self._done, self._done + rounds))
 
     def advice(self) -> Advice:
         """What would help: light, then a turn until all around was seen, then another place."""

@@ -76,9 +76,7 @@ class Session:
         self.keyframes = KeyframeBuffer(config.keyframes)
         self.pairs = PairQueue(config.auto)
         features = dataclasses.replace(config.features, cache_views=config.keyframes.max_count)
-        self._retriever = Retriever(
-            FeatureStore(features, config.views), config.keyframes, wide_pairs=config.relocalize.wide_pairs
-        )
+        self._retriever = Retriever(FeatureStore(features, config.views), config.keyframes)
         self._policy = KeyframePolicy(config.keyframes)
         self._verdicts: deque[str] = deque(maxlen=RECENT_VERDICTS)
         self._news = threading.Condition()
@@ -238,9 +236,26 @@ class Session:
             self.pairs.done(pair)
         return None
 
-    def relocalize(
+    def relocalize(self, control: Control, **options: Any) -> Hypothesis:
+        """Find the robot in the map.
+
+        Args:
+            control: Budget and cancellation, its clock running.
+            options: Those of `search`.
+
+        Raises:
+            NoMapError, NoViewsError, NoExtrinsicsError: Something is missing to begin with.
+            NotLocalizedError, AmbiguousError, NeedMotionError: Not found; with the hypotheses that there are.
+            StaleError: Odometry broke in the meantime.
+            CancelledError: From `control`.
+        """
+        search = self.search(**options)
+        found = search.run(control)
+        search.views()  # raises if odometry broke
+        return found
+
+    def search(
         self,
-        control: Control,
         *,
         views: Sequence[Keyframe] | None = None,
         prior: tuple[Array, Array] | None = None,
@@ -248,11 +263,10 @@ class Session:
         wait_for_motion: bool = True,
         seed: int = 0,
         on_progress: Callable[[Progress], None] = lambda progress: None,
-    ) -> Hypothesis:
-        """Find the robot in the map; `control` brings the budget, its clock running.
+    ) -> Search:
+        """Return a search for the robot in the map.
 
         Args:
-            control: Budget and cancellation.
             views: What the robot sees; None for what it kept since odometry last broke.
             prior: T_map_base at the newest view, (4, 4), and its covariance, (6, 6).
             min_probability: Of each attempt; None takes the setting.
@@ -262,9 +276,6 @@ class Session:
 
         Raises:
             NoMapError, NoViewsError, NoExtrinsicsError: Something is missing to begin with.
-            NotLocalizedError, AmbiguousError, NeedMotionError: Not found; with the hypotheses that there are.
-            StaleError: Odometry broke in the meantime.
-            CancelledError: From `control`.
         """
         epoch = self.odometry.epoch
         given = None if views is None else self._usable(views)
@@ -290,7 +301,7 @@ class Session:
             raise NoMapError("there is no keyframe with a place in the map: map first, or load a map")
         if not robots and not (wait_for_motion and given is None):
             raise self._blind(self.keyframes.of_epoch(epoch) if views is None else views)
-        search = Search(
+        return Search(
             config=self.config,
             bridge=self.bridge,
             retriever=self._retriever,
@@ -303,9 +314,6 @@ class Session:
             seed=seed,
             on_progress=on_progress,
         )
-        found = search.run(control)
-        seen()
-        return found
 
     # --- inside
 

@@ -25,13 +25,15 @@ from pose_bridge.control import Control
 from pose_bridge.errors import NoEstimateError
 from pose_bridge.estimators.base import Array, Estimate, Estimator, Indices, Problem
 from pose_bridge.geometry import distances, epipolar, rigid, uncertainty
-from pose_bridge.views import Evidence, Reason, Stage
+from pose_bridge.views import Evidence, Reason
 
 AGREE_PX = 3.0  # a match this near to its epipolar line agrees with the estimate
 CELL_DEG = 3.0  # tracks in one cell of this size count as one patch
+LARGE_CELL_DEG, ENOUGH = 15.0, 5  # tracks in one such cell say the same thing more than so many times
 SAME_ROTATION_DEG = 3.0  # a rival nearer than this is the same answer
 SAME_DIRECTION_DEG = 8.0
 RIVAL_CAP = 1.0  # a rival this much stronger (logarithm) is as strong as it gets
+DENIAL_WEIGHT = 3  # pictures that confirm an answer, for one that denies it
 STRONG_RIVAL = 0.6  # of the answer's own patches
 LOW_AGREEMENT = 0.4
 MODEL_FILE = Path(__file__).with_name("verification_model.json")
@@ -51,12 +53,21 @@ class Cut:
     points: Indices
 
 
-def weakest_cut(estimate: Estimate, views: int) -> Cut:
+def weakest_cut(estimate: Estimate, sides: Sequence[int]) -> Cut:
     """Find the fewest tracks whose loss would part the reference from the target (max-flow, min-cut).
 
-    A track carries one unit, whatever the number of views that see it.
+    A track carries one unit, whatever the number of views that see it. Where odometry holds the sides
+    together, the cut is between them.
+
+    Args:
+        estimate: Its tracks.
+        sides: Of each view of the problem, 0 or 1.
     """
+    views = len(sides)
     seen = estimate.tracks.visible(views) >= 0
+    takes_part = np.isin(np.arange(views), list(estimate.T_reference_camera))
+    if estimate.rigid_sides:
+        return _cut(seen, np.asarray(sides) == 1, takes_part)
     points = len(seen)
     point, view = np.nonzero(seen)
     entry, leave, node = point, points + point, 2 * points + view
@@ -71,22 +82,25 @@ def weakest_cut(estimate: Estimate, views: int) -> Cut:
     left_over.eliminate_zeros()
     reached = np.zeros(size, bool)
     reached[breadth_first_order(left_over, 2 * points, return_predecessors=False)] = True
-    takes_part = np.isin(np.arange(views), list(estimate.T_reference_camera))
-    target_side = ~reached[2 * points :] & takes_part
-    reference_side = reached[2 * points :] & takes_part
+    return _cut(seen, ~reached[2 * points :], takes_part)
+
+
+def _cut(seen: NDArray[np.bool_], beyond: NDArray[np.bool_], takes_part: NDArray[np.bool_]) -> Cut:
+    target_side, reference_side = beyond & takes_part, ~beyond & takes_part
     linking = seen[:, target_side].any(axis=1) & seen[:, reference_side].any(axis=1)
     return Cut(target_side, np.nonzero(linking)[0])
 
 
 def gather(problem: Problem, estimate: Estimate) -> Evidence:
     """Measure what ties the two sides of an estimate together."""
-    cut = weakest_cut(estimate, len(problem.views))
+    cut = weakest_cut(estimate, problem.sides)
     visible = estimate.tracks.visible(len(problem.views))[cut.points] >= 0
     reference_view, target_view = _best_views(cut, visible)
     agreeing, total = _agreement(problem, estimate, cut)
     features = {
         "log_tracks": float(np.log(max(len(cut.points), 1))),
         "log_patches": float(np.log(max(1, min(_patches(estimate, cut.points, end) for end in (0, 1))))),
+        "log_support": float(np.log(max(1, min(_support(estimate, cut.points, end) for end in (0, 1))))),
         "agreement": agreeing / max(total, 1),
         "log_rotation_sigma_deg": float(np.log(max(rotation_sigma_deg(estimate), 1e-3))),
         "rival_patches": 0.0,
@@ -101,6 +115,10 @@ def gather(problem: Problem, estimate: Estimate) -> Evidence:
         target_view_id=problem.views[target_view].id,
         reference_points_px=problem.features[reference_view].points_px[keypoints[:, reference_view]],
         target_points_px=problem.features[target_view].points_px[keypoints[:, target_view]],
+        links={
+            problem.views[view].id: int(visible[:, view].sum())
+            for view in np.flatnonzero(cut.target_side).tolist()
+        },
     )
 
 
@@ -109,7 +127,7 @@ def without_links(problem: Problem, estimate: Estimate) -> Problem:
 
     What another alignment of the two sides would rest on is left.
     """
-    cut = weakest_cut(estimate, len(problem.views))
+    cut = weakest_cut(estimate, problem.sides)
     tied = estimate.tracks.visible(len(problem.views))[cut.points]
     matches = dict(problem.matches)
     for (a, b), pairs in problem.matches.items():
@@ -142,7 +160,7 @@ def candidates(
     """
     found = [estimator.estimate(problem, control)]
     evidence = [gather(problem, found[0])]
-    hopeless = needed > 0.0 and probability(evidence[0], estimator.stage) < needed
+    hopeless = needed > 0.0 and probability(evidence[0], estimator.name) < needed
     rest = problem
     for _ in range(0 if hopeless else 2 * alternatives):  # the same answer once more is no rival
         if sum(not same_answer(found[0], other) for other in found) == alternatives:
@@ -204,7 +222,7 @@ def judge(
     estimate: Estimate, evidence: Evidence, settings: VerificationConfig, min_probability: float
 ) -> Verdict:
     """Say how far to believe an estimate, and if not enough, why, in words that help."""
-    believed = probability(evidence, estimate.stage)
+    believed = probability(evidence, estimate.estimator)
     features = evidence.features
     sigma_deg = rotation_sigma_deg(estimate)
     if evidence.tracks < settings.min_tracks:
@@ -225,12 +243,20 @@ def judge(
             Reason.INCONSISTENT,
             f"only {100 * features['agreement']:.0f} % of the matches across the gap agree with the answer",
         )
-    if features["parallax_deg"] > settings.max_parallax_deg:
+    if not estimate.rigid_sides and features["parallax_deg"] > settings.max_parallax_deg:
         return Verdict(
             believed,
             Reason.INCONSISTENT,
             f"the points that link the two sides would be seen from {features['parallax_deg']:.0f} degrees "
             "apart, where no match can be told from chance",
+        )
+    said = estimate.testimony
+    if DENIAL_WEIGHT * said.denied > said.confirmed:
+        return Verdict(
+            believed,
+            Reason.INCONSISTENT,
+            f"{said.denied} pictures of the target side should show much that the reference side saw, and "
+            f"show next to nothing of it; {said.confirmed} do",
         )
     if believed >= min_probability:
         return Verdict(believed, Reason.NONE, "")
@@ -263,9 +289,9 @@ def _knows_direction(estimate: Estimate) -> bool:
     return bool(np.degrees(sigma_rad) < SAME_DIRECTION_DEG)
 
 
-def probability(evidence: Evidence, stage: Stage) -> float:
+def probability(evidence: Evidence, estimator: str) -> float:
     """Return how probable it is that an estimate with this evidence is correct (docs/method.md)."""
-    model = _model()[stage.name.lower()]
+    model = _model()[estimator]
     logit = model["intercept"] + sum(
         weight
         * (np.clip(evidence.features[name], *model["range"][name]) - model["mean"][name])
@@ -282,7 +308,7 @@ def rotation_sigma_deg(estimate: Estimate) -> float:
 
 @cache
 def _model() -> Mapping[str, dict[str, Any]]:
-    return json.loads(MODEL_FILE.read_text())["stages"]
+    return json.loads(MODEL_FILE.read_text())["estimators"]
 
 
 def _best_views(cut: Cut, visible: NDArray[np.bool_]) -> tuple[int, int]:
@@ -306,9 +332,19 @@ def _to_unit(vectors: Array) -> Array:
 
 def _patches(estimate: Estimate, points: Indices, view: int) -> int:
     """Cells of the sky that points occupy as a camera would see them, in its image or not."""
+    return len(np.unique(_cells(estimate, points, view, CELL_DEG), axis=0))
+
+
+def _support(estimate: Estimate, points: Indices, view: int) -> int:
+    """How many points there are, those in one large cell of the sky up to `ENOUGH`."""
+    _, counts = np.unique(_cells(estimate, points, view, LARGE_CELL_DEG), axis=0, return_counts=True)
+    return int(np.minimum(counts, ENOUGH).sum())
+
+
+def _cells(estimate: Estimate, points: Indices, view: int, cell_deg: float) -> Indices:
     rays = _rays(estimate, points, view)
     angles_deg = np.degrees(np.c_[np.arctan2(rays[:, 0], rays[:, 2]), np.arcsin(np.clip(rays[:, 1], -1, 1))])
-    return len(np.unique(np.floor(angles_deg / CELL_DEG), axis=0))
+    return np.floor(angles_deg / cell_deg).astype(np.intp)
 
 
 def _agrees(problem: Problem, estimate: Estimate, a: int, b: int, pairs: Indices) -> NDArray[np.bool_]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
 
@@ -168,7 +168,9 @@ class Question:
         prior: A guess that the answer is checked against.
         upright: The frames of both sides' poses have z up, as a map and a robot's odometry do.
         common_ground: Heights in the two sides' frames are above the same ground.
+        mapped: The reference side's poses are a map's: as sure far apart as near each other.
         require: The ladder climbs until this much is known.
+        min_stage: Lowest rung to use.
         max_stage: Highest rung to use.
         budget_s: Seconds from the start; None takes the setting `bridge.budget_s`.
         min_probability: None takes the setting `verification.min_probability`.
@@ -182,7 +184,9 @@ class Question:
     prior: Prior | None = None
     upright: bool = False
     common_ground: bool = False
+    mapped: bool = False
     require: Require = Require.DIRECTION
+    min_stage: Stage = Stage.DIRECT
     max_stage: Stage = Stage.CONTEXT
     budget_s: float | None = None
     min_probability: float | None = None
@@ -206,6 +210,24 @@ class Question:
                 f"reference and target are both called {self.target.id!r}; views need names of their own"
             )
 
+    def between(self, reference_id: str, target_id: str) -> Question:
+        """Return the question about two other views of the same sides; the ends so far become context."""
+        sides = (
+            ((self.reference, *self.reference_context), reference_id),
+            ((self.target, *self.target_context), target_id),
+        )
+        (reference, *around_reference), (target, *around_target) = (
+            sorted(views, key=lambda view: view.id != end) for views, end in sides
+        )
+        return replace(
+            self,
+            reference=reference,
+            target=target,
+            reference_context=tuple(around_reference),
+            target_context=tuple(around_target),
+            prior=None,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
@@ -218,6 +240,7 @@ class Evidence:
         target_view_id: The same on the target side.
         reference_points_px: Linking tracks in the former, (N, 2).
         target_points_px: The same tracks in the latter, (N, 2).
+        links: How many linking tracks each view of the target side shows, by id.
     """
 
     tracks: int
@@ -226,6 +249,7 @@ class Evidence:
     target_view_id: str
     reference_points_px: NDArray[np.float64]
     target_points_px: NDArray[np.float64]
+    links: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

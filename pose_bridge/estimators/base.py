@@ -31,6 +31,8 @@ class Problem:
         matches: By pair of views; not verified.
         sides: 0 for views given on the reference's side, 1 for those on the target's.
         seed: Of everything random.
+        level: Both sides' poses have z up, and heights above the same ground.
+        mapped: The reference side's poses are a map's; a robot's odometry errs more the longer the way.
     """
 
     views: Sequence[View]
@@ -38,6 +40,8 @@ class Problem:
     matches: PairMatches
     sides: Sequence[int]
     seed: int
+    level: bool = False
+    mapped: bool = False
 
     def focal_px(self) -> float:
         """A focal length that turns normalized coordinates into pixels of a typical view."""
@@ -57,7 +61,14 @@ class Problem:
             matches,
             [self.sides[view] for view in order],
             self.seed,
+            self.level,
+            self.mapped,
         )
+
+    def way(self, side: int) -> list[int]:
+        """Return the views of a side in the order in which they were taken."""
+        own = [view for view, of in enumerate(self.sides) if of == side]
+        return sorted(own, key=lambda view: self.views[view].stamp_ns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +103,19 @@ class Tracks:
         return cls(table[:, 0], table[:, 1], table[:, 2])
 
 
+@dataclass(frozen=True, slots=True)
+class Testimony:
+    """Views of the target side that should show much that the reference side saw from a like direction.
+
+    Attributes:
+        denied: How many show next to nothing of it.
+        confirmed: How many show a good share.
+    """
+
+    denied: int = 0
+    confirmed: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class Estimate:
     """What an estimator found; nobody has judged it yet.
@@ -108,6 +132,8 @@ class Estimate:
             error.
         covariance_views: Which views the covariance is of; the target comes first.
         translation_defined: False for pure rotation: only the rotation means something.
+        testimony: What the target side's views say to it.
+        rigid_sides: Odometry holds each side together; only the gap between them can be weak.
     """
 
     stage: Stage
@@ -119,6 +145,8 @@ class Estimate:
     joint_covariance: Array
     covariance_views: tuple[int, ...]
     translation_defined: bool = True
+    testimony: Testimony = Testimony()
+    rigid_sides: bool = False
 
     @property
     def T_reference_target(self) -> Array:

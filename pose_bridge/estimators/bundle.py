@@ -50,7 +50,7 @@ def adjust(
     }
     if 1 not in T_reference_camera:
         raise NoEstimateError("too few observations to determine the target camera")
-    points, tracks = _keep(points, tracks, np.isin(tracks.view, list(T_reference_camera)))
+    points, tracks = keep_observations(points, tracks, np.isin(tracks.view, list(T_reference_camera)))
     for _ in range(MAX_ROUNDS):
         model = _model(problem, T_reference_camera, points, tracks)
         adjuster = _adjuster(model, T_reference_camera)
@@ -60,18 +60,44 @@ def adjust(
         keep = reprojection_error_px(problem, T_reference_camera, points, tracks) < max_error_px
         if keep.all():
             break
-        points, tracks = _keep(points, tracks, keep)
+        points, tracks = keep_observations(points, tracks, keep)
     error_px = reprojection_error_px(problem, T_reference_camera, points, tracks)
     unknowns = 3 * len(points) + 6 * (len(T_reference_camera) - 1)
     redundancy = 2 * len(error_px) - unknowns
     if redundancy < MIN_REDUNDANCY or not np.isin(tracks.view, [1]).any():
         raise NoEstimateError("too few observations agree to determine the target camera")
     variance_px2 = float(np.sum(error_px**2) / redundancy)
+    joint, views = _joint_covariance(model, adjuster, T_reference_camera)
+    return estimate_of(estimator, T_reference_camera, points, tracks, error_px, joint * variance_px2, views)
+
+
+def estimate_of(
+    estimator: Estimator,
+    T_reference_camera: Mapping[int, Array],
+    points: Array,
+    tracks: Tracks,
+    error_px: Array,
+    joint: Array,
+    views: tuple[int, ...],
+) -> Estimate:
+    """Return what was adjusted as an estimate, whose unit of length is the baseline.
+
+    Args:
+        estimator: Whose estimate it is.
+        T_reference_camera: By view, in any unit.
+        points: (P, 3).
+        tracks: What was observed.
+        error_px: Of each observation, (O,).
+        joint: Covariance of (dt, dr) of `views`, stacked, (6n, 6n).
+        views: The target first.
+
+    Raises:
+        NoEstimateError: There is no baseline, or the covariance is none.
+    """
     baseline = float(np.linalg.norm(T_reference_camera[1][:3, 3]))
     if baseline == 0.0:
         raise NoEstimateError("the two cameras stand in one place: there is no baseline to measure by")
-    joint, views = _joint_covariance(model, adjuster, T_reference_camera)
-    joint = with_fixed_baseline(joint * variance_px2, views, T_reference_camera, (0, 1))
+    joint = with_fixed_baseline(joint, views, T_reference_camera, (0, 1))
     unit = np.tile([1 / baseline] * 3 + [1.0] * 3, len(views))
     return Estimate(
         stage=estimator.stage,
@@ -133,7 +159,8 @@ def _without_rounding(joint: Array) -> Array:
     return np.asarray((axes * np.maximum(values, 0.0)) @ axes.T)
 
 
-def _keep(points: Array, tracks: Tracks, keep: np.ndarray) -> tuple[Array, Tracks]:
+def keep_observations(points: Array, tracks: Tracks, keep: np.ndarray) -> tuple[Array, Tracks]:
+    """Drop the other observations, and points that fewer than two views are left to see."""
     seen_by = np.bincount(tracks.point[keep], minlength=len(points))
     keep = keep & (seen_by[tracks.point] >= 2)
     return points[np.unique(tracks.point[keep])], tracks.where(keep)

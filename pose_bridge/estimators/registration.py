@@ -13,14 +13,12 @@ import pycolmap
 from pose_bridge.config import RegisterConfig
 from pose_bridge.control import Control
 from pose_bridge.errors import NoEstimateError
-from pose_bridge.estimators import bundle
+from pose_bridge.estimators import bundle, posed
 from pose_bridge.estimators.base import Array, Estimate, Indices, Problem, Tracks
 from pose_bridge.estimators.pairs import PairVerifier, ideal_camera
 from pose_bridge.estimators.sfm import SfmEstimator
-from pose_bridge.geometry import epipolar, rigid, rotations
+from pose_bridge.geometry import rigid, rotations
 from pose_bridge.views import Stage
-
-ODOMETRY_ERROR_PX = 6.0  # how far odometry's poses may put a match off its epipolar line
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,27 +28,6 @@ class _PosedSide:
     T_reference_camera: Mapping[int, Array]
     tracks: Tracks
     points: Array
-
-
-class _Cloud:
-    """Points from pairs of keypoints (view, index); pairs that share a keypoint are one point."""
-
-    def __init__(self) -> None:
-        self.points: list[Array] = []
-        self.rows: list[tuple[int, int, int]] = []
-        self._point_of: dict[tuple[int, int], int] = {}
-        self._seen: set[tuple[int, int]] = set()  # (point, view): a view shows a point once
-
-    def add(self, first: tuple[int, int], second: tuple[int, int], point: Array) -> None:
-        known = self._point_of.get(first, self._point_of.get(second))
-        if known is None:
-            known = len(self.points)
-            self.points.append(point)
-        for view, keypoint in (first, second):
-            if (view, keypoint) not in self._point_of and (known, view) not in self._seen:
-                self._point_of[view, keypoint] = known
-                self._seen.add((known, view))
-                self.rows.append((known, view, keypoint))
 
 
 class RegistrationEstimator:
@@ -113,26 +90,13 @@ class RegistrationEstimator:
             return None
         cameras = {view: rigid.relative(poses[0], T) for view, T in zip(own, poses, strict=True)}
         pairs = [pair for pair in combinations(own, 2) if pair in problem.matches]
-        cloud = _Cloud()
-        for a, b in self._verifier.verify(problem, control, pairs):
-            for (i, j), point in zip(*self._triangulated(problem, cameras, a, b), strict=True):
-                cloud.add((a, int(i)), (b, int(j)), point)
-        if not cloud.points:
-            return None
-        return _PosedSide(cameras, Tracks.of_rows(cloud.rows), np.array(cloud.points))
-
-    def _triangulated(
-        self, problem: Problem, cameras: Mapping[int, Array], a: int, b: int
-    ) -> tuple[Indices, Array]:
-        matches = problem.matches[a, b]
-        x_a, x_b = problem.features[a].points[matches[:, 0]], problem.features[b].points[matches[:, 1]]
-        T_b_a = rigid.relative(cameras[b], cameras[a])
-        if np.linalg.norm(T_b_a[:3, 3]) == 0.0:
-            return matches[:0], np.empty((0, 3))
-        error_px = problem.focal_px() * epipolar.sampson_error(epipolar.essential_from_pose(T_b_a), x_a, x_b)
-        wide = epipolar.parallax_rad(T_b_a, x_a, x_b) > np.radians(self._settings.min_triangulation_deg)
-        good = (error_px < ODOMETRY_ERROR_PX) & wide & epipolar.in_front(T_b_a, x_a, x_b)
-        return matches[good], rigid.transform(cameras[a], epipolar.triangulate(T_b_a, x_a[good], x_b[good]))
+        cloud = posed.triangulated(
+            problem,
+            cameras,
+            self._verifier.verify(problem, control, pairs),
+            self._settings.min_triangulation_deg,
+        )
+        return _PosedSide(cameras, cloud.tracks, cloud.points) if len(cloud.points) else None
 
     def _resect(self, problem: Problem, keypoints: Indices, points: Array) -> tuple[Array, np.ndarray]:
         if len(points) < self._settings.min_inliers:

@@ -26,7 +26,6 @@ LEARNING_DESCRIPTORS = 30000
 LEARNING_ROUNDS = 12
 OUTGROWN = 2  # a codebook is learned anew for a map this many times as large as the one it was learned from
 MATCHED_PAIRS = 72  # of the most alike pairs that are matched, for all views of a query together
-FEW_MATCHES = 20.0  # that fit one motion; pictures of different places have up to so many
 LEAST_MATCHES = 8
 MAX_ERROR_PX = 1.5  # of the epipolar distance
 HALF_STEPS = 1.0  # at which a keyframe stands for half of another
@@ -120,8 +119,6 @@ class Retriever:
             features are extracted again and again.
         settings: What a step is.
         describer: None for `Vlad`.
-        wide_pairs: Pairs of a view and a place that are matched with simulated tilts where plain matches lead
-            nowhere.
     """
 
     def __init__(
@@ -129,11 +126,9 @@ class Retriever:
         store: FeatureStore,
         settings: KeyframesConfig,
         describer: Describer | None = None,
-        wide_pairs: int = 0,
     ) -> None:
         self._store = store
         self._settings = settings
-        self._wide_pairs = wide_pairs
         self._describer: Describer = Vlad(store) if describer is None else describer
         self._lock = threading.Lock()
         self._index: dict[str, tuple[View, Vector]] = {}
@@ -142,10 +137,6 @@ class Retriever:
         """Look at the pictures of a map ahead of any query; those seen before cost nothing."""
         with self._lock:
             self._indexed(self._accepted(keyframes))
-
-    def shows_enough(self, view: View, points: int) -> bool:
-        """Whether a picture is fit to be matched at all."""
-        return self._store.accepts(view) and self._store.features(view).plain_points >= points
 
     def candidates(
         self,
@@ -177,11 +168,7 @@ class Retriever:
             )
         score = np.clip(alike, 0.0, 0.999).astype(np.float64)
         pictures = [view for view, _ in entries]
-        self._count_matches(score, views, pictures, _most_alike(score), False, check)
-        if (score.max(axis=0) > FEW_MATCHES).sum() < count:
-            places = self._cover(score, keyframes, self._wide_pairs // len(views))
-            pairs = [(view, place) for place in places for view in range(len(views))]
-            self._count_matches(score, views, pictures, pairs, True, check)
+        self._count_matches(score, views, pictures, _most_alike(score), check)
         view_of = score.argmax(axis=0)
         return [
             Candidate(keyframes[place], float(score[:, place].max()), views[int(view_of[place])].id)
@@ -194,26 +181,23 @@ class Retriever:
         views: Sequence[View],
         pictures: Sequence[View],
         pairs: Sequence[tuple[int, int]],
-        wide: bool,
         check: Callable[[], None],
     ) -> None:
         """Raise the score of pairs to how many of their matches fit one motion of the camera."""
 
         def fitting(pair: tuple[int, int]) -> int:
             check()
-            return self._fitting(views[pair[0]], pictures[pair[1]], wide)
+            return self._fitting(views[pair[0]], pictures[pair[1]])
 
         with ThreadPoolExecutor(max(1, cv2.getNumThreads())) as pool:
             for pair, found in zip(pairs, pool.map(fitting, pairs), strict=True):
                 score[pair] = max(score[pair], score[pair] % 1.0 + found)
 
-    def _fitting(self, a: View, b: View, wide: bool) -> int:
-        matches = self._store.matches(a, b, wide=wide)
+    def _fitting(self, a: View, b: View) -> int:
+        matches = self._store.matches(a, b)
         if len(matches) < LEAST_MATCHES:
             return 0
-        p_a, p_b = (
-            self._store.features(view, wide=wide).points[matches[:, side]] for side, view in enumerate((a, b))
-        )
+        p_a, p_b = (self._store.features(view).points[matches[:, side]] for side, view in enumerate((a, b)))
         limit = MAX_ERROR_PX / max(a.camera.mean_focal_px, b.camera.mean_focal_px)
         _, fits = cv2.findEssentialMat(
             p_a, p_b, np.eye(3), method=cv2.USAC_MAGSAC, prob=0.999, threshold=limit

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pose_bridge.config import KeyframesConfig
 from pose_bridge.keyframes.keyframe import Keyframe
+from pose_bridge.views import View
 
 SCENE_DEPTHS_M = (1.0, 2.0, 4.0)  # where, for want of a model of it, the scene is assumed
 GRID = 6  # rays per side of the image that stand for what a view sees
@@ -76,7 +77,10 @@ def steps_between(
 
 
 def seen_alike(
-    keyframe: Keyframe, others: Sequence[Keyframe], T_camera_other: NDArray[np.float64], within_deg: float
+    keyframe: Keyframe | View,
+    others: Sequence[Keyframe | View],
+    T_camera_other: NDArray[np.float64],
+    within_deg: float,
 ) -> NDArray[np.float64]:
     """Return the share of what the keyframe shows that others show too, from a similar direction.
 
@@ -105,7 +109,7 @@ def seen_alike(
     return np.asarray(np.where(seen, alike, 0.0).mean(axis=1))
 
 
-def _scene(keyframe: Keyframe) -> NDArray[np.float64]:
+def _scene(keyframe: Keyframe | View) -> NDArray[np.float64]:
     """Points that stand for what the keyframe shows, in its camera's frame, (N, 3)."""
     camera = keyframe.camera
     across = (np.arange(GRID) + 0.5) / GRID

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -22,33 +22,37 @@ import numpy as np
 from scipy.optimize import minimize
 
 from pose_bridge import covariance, verification
-from pose_bridge.bridge import Rung
+from pose_bridge.bridge import ladder
 from pose_bridge.config import Config
 from pose_bridge.control import Control
 from pose_bridge.errors import BadInputError, NoEstimateError
 from pose_bridge.estimators.base import Array, Estimate
-from pose_bridge.estimators.pairs import PairVerifier
-from pose_bridge.estimators.registration import RegistrationEstimator
-from pose_bridge.estimators.sfm import SfmEstimator
-from pose_bridge.estimators.two_view import TwoViewEstimator
 from pose_bridge.features import FeatureStore
-from pose_bridge.geometry import distances
-from pose_bridge.linking import Linker
+from pose_bridge.geometry import distances, rigid
 from pose_bridge.simulation import questions
-from pose_bridge.views import Translation
+from pose_bridge.simulation.furnished import Room
+from pose_bridge.simulation.kidnap import Kind, kidnap, stranger
+from pose_bridge.simulation.traveller import Traveller
+from pose_bridge.views import Answer, Question, Reason, Translation
 
 # +1: more of it speaks for an answer, -1: against it. A fit with little data must not learn the opposite.
 SIGN = {
     "log_tracks": 1,
     "log_patches": 1,
+    "log_support": 1,
     "agreement": 1,
     "log_rotation_sigma_deg": -1,
     "rival_patches": -1,
 }
+# Of the rigs' rung: how surely the target is known depends on how far by odometry it is from what is tied.
+EVIDENCE = dict.fromkeys(
+    ("two_view", "registration", "sfm"), tuple(name for name in SIGN if name != "log_support")
+)
+EVIDENCE["rigs"] = ("log_support", "agreement", "rival_patches")
 RIDGE = 1e-2
 # The share of wrong candidates that a rung is judged for. Two views that share little are what the package is
 # for, and an essential matrix is found between any two: of the direct rung's candidates, half.
-WRONG_SHARE = {"direct": 0.5, "register": 0.25, "context": 0.25}
+WRONG_SHARE = {"two_view": 0.5, "registration": 0.25, "sfm": 0.25, "rigs": 0.5}
 MIN_STD = 1e-3
 CORRECT_ROTATION_DEG = 5.0  # docs/method.md: correct
 CORRECT_DIRECTION_DEG = 15.0
@@ -57,54 +61,57 @@ FIRST_STYLE = 1_000_000  # benchmarks and the demo have lower ones: they show ot
 Row = tuple[str, dict[str, float], bool]
 
 
-def rungs(config: Config) -> list[Rung]:
-    """The ladder, each rung by itself."""
-    verifier = PairVerifier(config.sfm)
-    linker = Linker(config.context, FeatureStore(config.features, config.views), verifier)
-    sfm = SfmEstimator(config.sfm, verifier)
-    return [
-        Rung(linker.pair, TwoViewEstimator(config.two_view)),
-        Rung(
-            linker.reference_side,
-            RegistrationEstimator(config.register, verifier, sfm),
-            lambda question: bool(question.reference_context),
-        ),
-        Rung(
-            linker.context,
-            sfm,
-            lambda question: bool(question.reference_context or question.target_context),
-        ),
-    ]
-
-
 def rows_of(seed: int) -> list[Row]:
-    """Answer one simulated question on every rung: (stage, evidence, correct) of each candidate.
+    """Answer one simulated question on every rung: (estimator, evidence, correct) of each candidate.
 
     No rows where the room that the seed furnishes has no place for the question that it draws.
     """
-    config = Config()
     try:
         drawn = questions.draw(FIRST_STYLE + seed, 0, seed)
     except BadInputError:
         return []
-    rows = []
-    for rung in rungs(config):
-        if not rung.applies(drawn.question):
+    return list(_rows(drawn.question, drawn.T_reference_target))
+
+
+def rows_of_search(seed: int) -> list[Row]:
+    """Look for one simulated robot, every second time in a room that it never mapped: rows as `rows_of`."""
+    kind, at_home = list(Kind)[seed % 2], seed // 2 % 2 == 0
+    style = FIRST_STYLE + seed
+    try:
+        story = kidnap(Room(style, 0), seed, kind)
+        frames = story.kidnapped if at_home else stranger(Room(style, 1), seed)
+    except BadInputError:
+        return []
+    robot = Traveller(Config(), _Nobody(), story.mapping)
+    robot.carried(frames)
+    question = robot.session.search().next_question(Control())
+    if question is None:
+        return []
+    seen = {view.id: view for view in robot.seen}[question.target.id]
+    T_map_target = robot.truth[seen.stamp_ns] @ np.asarray(seen.T_base_camera)
+    T_map_reference = np.asarray(question.reference.T_side_camera)
+    return list(_rows(question, rigid.relative(T_map_reference, T_map_target) if at_home else None))
+
+
+class _Nobody:
+    """In place of a bridge: this robot's questions are answered rung by rung."""
+
+    def answer(self, question: Question, control: Control | None = None) -> Answer:
+        return Answer.rejected(Reason.NO_OVERLAP, "nobody was asked")
+
+
+def _rows(question: Question, T_reference_target: Array | None) -> Iterator[Row]:
+    config = Config()
+    for rung in ladder(config, FeatureStore(config.features, config.views)):
+        if not (rung.applies(question) and rung.estimator.stage >= question.min_stage):
             continue
         try:
-            problem = rung.problem(drawn.question, Control())
+            problem = rung.problem(question, Control())
             found = verification.candidates(rung.estimator, problem, Control(), config.context.alternatives)
         except NoEstimateError:
             continue
-        rows += [
-            (
-                rung.estimator.stage.name.lower(),
-                evidence.features,
-                correct(estimate, drawn.T_reference_target),
-            )
-            for estimate, evidence in found
-        ]
-    return rows
+        for estimate, evidence in found:
+            yield rung.estimator.name, evidence.features, correct(estimate, T_reference_target)
 
 
 def correct(estimate: Estimate, T_true: Array | None) -> bool:
@@ -120,9 +127,9 @@ def correct(estimate: Estimate, T_true: Array | None) -> bool:
     return distances.translation_error_deg(T[:3, 3], T_true[:3, 3]) <= CORRECT_DIRECTION_DEG
 
 
-def fit(rows: list[tuple[dict[str, float], bool]], wrong_share: float) -> dict[str, object]:
-    """Fit one rung's model: clipped and standardized evidence, ridge, signs as physics has them."""
-    names = list(SIGN)
+def fit(rows: list[tuple[dict[str, float], bool]], estimator: str) -> dict[str, object]:
+    """Fit one estimator's model: clipped and standardized evidence, ridge, signs as physics has them."""
+    names, wrong_share = EVIDENCE[estimator], WRONG_SHARE[estimator]
     x = np.array([[features[name] for name in names] for features, _ in rows])
     right = np.array([label for _, label in rows])
     low, high = np.percentile(x, [1, 99], axis=0)
@@ -153,7 +160,7 @@ def fit(rows: list[tuple[dict[str, float], bool]], wrong_share: float) -> dict[s
     }
 
 
-def collect(seeds: range, workers: int, path: Path) -> Iterator[Row]:
+def collect(make: Callable[[int], list[Row]], seeds: range, workers: int, path: Path) -> Iterator[Row]:
     """Rows of all questions, with progress on stderr; those that lie in the file are not made again."""
     known: dict[int, list[Row]] = {}
     if path.exists():
@@ -164,7 +171,7 @@ def collect(seeds: range, workers: int, path: Path) -> Iterator[Row]:
         path.open("a") as file,
         ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool,
     ):
-        for done, (seed, rows) in enumerate(zip(todo, pool.map(rows_of, todo), strict=True), 1):
+        for done, (seed, rows) in enumerate(zip(todo, pool.map(make, todo), strict=True), 1):
             known[seed] = rows
             file.write(json.dumps({"seed": seed, "rows": rows}) + "\n")
             file.flush()
@@ -178,24 +185,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scenes", type=int, default=1500, help="simulated questions")
+    parser.add_argument("--questions", type=int, default=1500, help="simulated pairs")
+    parser.add_argument("--searches", type=int, default=150, help="simulated robots that are looked for")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path, default=verification.MODEL_FILE)
-    parser.add_argument(
-        "--rows",
-        type=Path,
-        default=Path("build/verification_rooms.jsonl"),
-        help="where rows are kept between runs",
-    )
+    parser.add_argument("--rows", type=Path, default=Path("build"), help="where rows are kept between runs")
     args = parser.parse_args()
-    seeds = range(args.first_seed, args.first_seed + args.scenes)
-    rows = list(collect(seeds, args.workers, args.rows))
+    rows: list[Row] = []
+    for name, make, count in (
+        ("questions", rows_of, args.questions),
+        ("searches", rows_of_search, args.searches),
+    ):
+        seeds = range(args.first_seed, args.first_seed + count)
+        rows += collect(make, seeds, args.workers, args.rows / f"verification_{name}.jsonl")
     model = {
-        "fitted_on": f"{args.scenes} questions in rendered rooms from seed {args.first_seed}",
-        "stages": {
-            stage: fit([(features, label) for name, features, label in rows if name == stage], share)
-            for stage, share in WRONG_SHARE.items()
+        "fitted_on": f"{args.questions} questions and {args.searches} searches in rendered rooms from seed "
+        f"{args.first_seed}",
+        "estimators": {
+            estimator: fit(
+                [(features, label) for name, features, label in rows if name == estimator], estimator
+            )
+            for estimator in WRONG_SHARE
         },
     }
     args.output.write_text(json.dumps(model, indent=1) + "\n")

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bundle adjustment in which odometry holds each side together: it gives what the pictures leave open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pose_bridge.errors import NoEstimateError
+from pose_bridge.estimators.base import Array, Problem, Tracks
+from pose_bridge.geometry import rigid, rotations
+
+MAX_STEPS = 25
+SMALL_STEP = 1e-6  # metres and radians
+FIRST_DAMPING = 1e-4
+LARGEST_DAMPING = 1e6
+LEAST_DEPTH_M = 1e-3
+LEAST_INFORMATION = 1e-6  # of a point along a ray that nothing else crosses
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Odometry's word, or a map's, on where a view is, seen from another.
+
+    Attributes:
+        view: Index.
+        origin: The other one's.
+        T_origin_view: (4, 4), metric.
+        sigma: Of (translation in metres, rotation in radians) in the axes of the other one.
+    """
+
+    view: int
+    origin: int
+    T_origin_view: Array
+    sigma: tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Adjusted:
+    """Where everything is.
+
+    Attributes:
+        T_reference_camera: By view.
+        points: (P, 3).
+        error_px: Of each observation, (O, 2).
+        views: Those that are not fixed, the target first.
+        information: Of (dt, dr) of `views`, stacked, for the pixel noise that was assumed, (6n, 6n).
+    """
+
+    T_reference_camera: dict[int, Array]
+    points: Array
+    error_px: Array
+    views: tuple[int, ...]
+    information: Array
+
+
+def adjust(
+    problem: Problem,
+    T_reference_camera: Mapping[int, Array],
+    points: Array,
+    tracks: Tracks,
+    held: Sequence[Held],
+    sigma_px: float,
+) -> Adjusted:
+    """Minimize reprojection errors and departures from odometry (Levenberg-Marquardt, points eliminated).
+
+    Args:
+        problem: Where the keypoints come from.
+        T_reference_camera: First guess by view; view 0 stays the identity.
+        points: First guess, (P, 3), in the frame of view 0.
+        tracks: Observations of those views.
+        held: What ties the views of each side together.
+        sigma_px: Standard deviation of a keypoint.
+
+    Raises:
+        NoEstimateError: The observations do not determine the cameras.
+    """
+    system = _System(problem, tracks, held, list(set(T_reference_camera) - {0}), len(points), sigma_px)
+    state = (dict(T_reference_camera), points)
+    cost, damping = system.cost(*state), FIRST_DAMPING
+    for _ in range(MAX_STEPS):
+        step = system.step(*state, damping)
+        moved = system.moved(*state, *step)
+        lower = system.cost(*moved)
+        if lower < cost:
+            state, damping = moved, damping / 10.0
+            done = cost - lower < SMALL_STEP * cost or np.abs(step[0]).max(initial=0.0) < SMALL_STEP
+            cost = lower
+            if done:
+                break
+        elif damping > LARGEST_DAMPING:
+            break
+        else:
+            damping *= 10.0
+    return Adjusted(*state, system.error_px(*state), system.views, system.information(*state))
+
+
+class _System:
+    """The normal equations of the cameras that are free, and of the points."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        tracks: Tracks,
+        held: Sequence[Held],
+        views: Sequence[int],
+        points: int,
+        sigma_px: float,
+    ) -> None:
+        self.views = tuple(sorted(views, key=lambda view: (view != 1, view)))
+        self._held, self._tracks, self._points = held, tracks, points
+        self._start = {view: 6 * index for index, view in enumerate(self.views)}
+        self._rows_of = {view: np.flatnonzero(tracks.view == view) for view in (0, *self.views)}
+        seen = zip(tracks.view, tracks.keypoint, strict=True)
+        self._seen = np.array([problem.features[view].points[keypoint] for view, keypoint in seen])
+        self._focal_px, self._weight = problem.focal_px(), problem.focal_px() / sigma_px
+
+    def error_px(self, cameras: Mapping[int, Array], points: Array) -> Array:
+        """Of each observation, (O, 2); infinite behind the camera."""
+        local = self._local(cameras, points)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            error = self._focal_px * (local[:, :2] / local[:, 2:] - self._seen)
+        return np.where(local[:, 2:] > 0.0, error, np.inf)
+
+    def cost(self, cameras: Mapping[int, Array], points: Array) -> float:
+        """What is minimized: squared standard deviations."""
+        squared_px = np.sum(self.error_px(cameras, points) ** 2)
+        departures = [_departure(cameras, held)[0] for held in self._held]
+        return float((self._weight / self._focal_px) ** 2 * squared_px + sum(d @ d for d in departures))
+
+    def step(self, cameras: Mapping[int, Array], points: Array, damping: float) -> tuple[Array, Array]:
+        """Changes of the cameras, (n, 6), and of the points, (P, 3)."""
+        H, gradient, V_inverse, coupling, g_point = self._reduced(cameras, points, damping)
+        try:
+            change = np.linalg.solve(H + damping * np.diag(np.diag(H)), -gradient)
+        except np.linalg.LinAlgError as error:
+            raise NoEstimateError("the observations do not determine the cameras") from error
+        shift = -np.einsum("pij,pj->pi", V_inverse, g_point + np.einsum("pij,i->pj", coupling, change))
+        return np.asarray(change.reshape(-1, 6)), shift
+
+    def information(self, cameras: Mapping[int, Array], points: Array) -> Array:
+        """Of the free cameras, once the points are eliminated, (6n, 6n)."""
+        return self._reduced(cameras, points, 0.0)[0]
+
+    def moved(
+        self, cameras: Mapping[int, Array], points: Array, change: Array, shift: Array
+    ) -> tuple[dict[int, Array], Array]:
+        """Where a step leads."""
+        new = dict(cameras)
+        for view, (dt, dr) in zip(self.views, change.reshape(-1, 2, 3), strict=True):
+            R = rotations.nearest_rotation(rotations.so3_exp(dr) @ cameras[view][:3, :3])
+            new[view] = rigid.make(R, cameras[view][:3, 3] + dt)
+        return new, points + shift
+
+    def _reduced(
+        self, cameras: Mapping[int, Array], points: Array, damping: float
+    ) -> tuple[Array, Array, Array, Array, Array]:
+        """Schur complement: H and gradient of the cameras, and what brings the points back."""
+        size, point = 6 * len(self.views), self._tracks.point
+        local = self._local(cameras, points)
+        to_point, residual = np.zeros((len(local), 2, 3)), np.zeros((len(local), 2))
+        H, gradient = np.zeros((size, size)), np.zeros(size)
+        coupling = np.zeros((self._points, size, 3))
+        for view, rows in self._rows_of.items():
+            x, y, z = local[rows].T
+            z = np.maximum(z, LEAST_DEPTH_M)
+            zero = np.zeros_like(z)
+            project = np.array([[1.0 / z, zero, -x / z**2], [zero, 1.0 / z, -y / z**2]]).transpose(2, 0, 1)
+            J_point = self._weight * project @ cameras[view][:3, :3].T
+            error = self._weight * (np.c_[x / z, y / z] - self._seen[rows])
+            to_point[rows], residual[rows] = J_point, error
+            if view in self._start:
+                arm = points[point[rows]] - cameras[view][:3, 3]
+                J = np.concatenate([-J_point, np.cross(arm[:, None], -J_point)], axis=2)
+                at = slice(self._start[view], self._start[view] + 6)
+                H[at, at] += np.einsum("oij,oik->jk", J, J)
+                gradient[at] += np.einsum("oij,oi->j", J, error)
+                coupling[point[rows], at] += np.einsum("oij,oik->ojk", J, J_point)
+        V, g_point = np.zeros((self._points, 3, 3)), np.zeros((self._points, 3))
+        np.add.at(V, point, np.einsum("oij,oik->ojk", to_point, to_point))
+        np.add.at(g_point, point, np.einsum("oij,oi->oj", to_point, residual))
+        V_inverse = np.linalg.inv(
+            V + (damping * np.einsum("pii->pi", V) + LEAST_INFORMATION)[..., None] * np.eye(3)
+        )
+        weighted = coupling @ V_inverse
+        H -= np.einsum("pik,pjk->ij", weighted, coupling, optimize=True)
+        gradient -= np.einsum("pik,pk->i", weighted, g_point)
+        self._hold(cameras, H, gradient)
+        return H, gradient, V_inverse, coupling, g_point
+
+    def _hold(self, cameras: Mapping[int, Array], H: Array, gradient: Array) -> None:
+        """Add odometry's part."""
+        for held in self._held:
+            departure, jacobians = _departure(cameras, held)
+            free = [(self._start[other], J) for other, J in jacobians.items() if other in self._start]
+            for at, J in free:
+                gradient[at : at + 6] += J.T @ departure
+                for other, K in free:
+                    H[at : at + 6, other : other + 6] += J.T @ K
+
+    def _local(self, cameras: Mapping[int, Array], points: Array) -> Array:
+        local = np.empty((len(self._seen), 3))
+        for view, rows in self._rows_of.items():
+            local[rows] = rigid.transform(rigid.inverse(cameras[view]), points[self._tracks.point[rows]])
+        return local
+
+
+def _departure(cameras: Mapping[int, Array], held: Held) -> tuple[Array, dict[int, Array]]:
+    """How far a view is from where it is held, in standard deviations, with Jacobians by view."""
+    T_origin, T = cameras[held.origin], cameras[held.view]
+    R_origin, R, arm = T_origin[:3, :3], T[:3, :3], T[:3, 3] - T_origin[:3, 3]
+    turn = rotations.so3_log(held.T_origin_view[:3, :3].T @ R_origin.T @ R)
+    departure = np.r_[R_origin.T @ arm - held.T_origin_view[:3, 3], turn]
+    own, origins = np.zeros((6, 6)), np.zeros((6, 6))
+    own[:3, :3], origins[:3, :3] = R_origin.T, -R_origin.T
+    origins[:3, 3:] = R_origin.T @ rotations.skew(arm)
+    own[3:, 3:], origins[3:, 3:] = R.T, -R.T
+    inverse_sigma = 1.0 / np.repeat(held.sigma, 3)
+    weighted = {held.view: inverse_sigma[:, None] * own, held.origin: inverse_sigma[:, None] * origins}
+    return inverse_sigma * departure, weighted
