@@ -262,11 +262,13 @@ class Search:
         )
 
     def _next_views(self) -> list[Keyframe]:
-        """Pictures that no attempt has used: the newest, then what is farthest from those."""
+        """Pictures that no attempt has used: the newest, then those farthest from all that were."""
         left = [view for view in self.views() if view.id not in self._asked]
-        chosen = left[:1]
-        apart = sight.steps_between(left, chosen, self.config.keyframes)[:, 0] if left else np.zeros(0)
+        known = list(self._asked.values()) or left[:1]
+        chosen = [] if self._asked else left[:1]
+        apart = sight.steps_between(left, known, self.config.keyframes).min(axis=1) if left else np.zeros(0)
         while len(chosen) < min(self.config.relocalize.views, len(left)):
+            apart[[view in chosen for view in left]] = -1.0
             chosen.append(left[int(apart.argmax())])
             apart = np.minimum(apart, sight.steps_between(left, chosen[-1:], self.config.keyframes)[:, 0])
         return chosen

@@ -250,7 +250,7 @@ def judge(
             f"the points that link the two sides would be seen from {features['parallax_deg']:.0f} degrees "
             "apart, where no match can be told from chance",
         )
-    said = estimate.testimony
+    said = estimate.witnesses
     if DENIAL_WEIGHT * said.denied > said.confirmed:
         return Verdict(
             believed,

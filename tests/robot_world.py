@@ -12,7 +12,7 @@ from pose_bridge.control import Control
 from pose_bridge.geometry import rigid, rotations
 from pose_bridge.geometry.cameras import Camera
 from pose_bridge.keyframes.keyframe import Keyframe
-from pose_bridge.views import Answer, Question, Reason, Stage, Status, Translation
+from pose_bridge.views import Answer, Evidence, Question, Reason, Stage, Status, Translation
 
 CAMERA = Camera.from_focal_px(80.0, 96, 72)
 R_BASE_CAMERA = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
@@ -55,12 +55,16 @@ class Oracle:
     Args:
         lies: By id of the target: how the answer's T_map_base is moved.
         blind: Targets without an answer.
+        ties: How many tracks tie a picture to the map.
     """
 
     def __init__(
-        self, lies: dict[str, np.ndarray] | None = None, blind: Callable[[str], bool] = lambda _: False
+        self,
+        lies: dict[str, np.ndarray] | None = None,
+        blind: Callable[[str], bool] = lambda _: False,
+        ties: Callable[[str], int] = lambda _: 20,
     ):
-        self.lies, self.blind = lies or {}, blind
+        self.lies, self.blind, self.ties = lies or {}, blind, ties
         self.asked: list[Question] = []
 
     def answer(self, question: Question, control: Control | None = None) -> Answer:
@@ -78,7 +82,20 @@ class Oracle:
             translation=Translation.METRIC,
             probability=0.9,
             stage=Stage.CONTEXT,
+            evidence=self.evidence(question),
             cameras={view.id: np.eye(4) for view in names},
             _T_reference_target=T,
             _covariance=COVARIANCE,
+        )
+
+    def evidence(self, question: Question) -> Evidence:
+        links = {view.id: self.ties(view.id) for view in (question.target, *question.target_context)}
+        return Evidence(
+            tracks=sum(links.values()),
+            features={},
+            reference_view_id=question.reference.id,
+            target_view_id=max(links, key=lambda name: links[name]),
+            reference_points_px=np.empty((0, 2)),
+            target_points_px=np.empty((0, 2)),
+            links=links,
         )

@@ -60,8 +60,6 @@ QUICK = {
     "worker.nice": 0,
     "worker.threads": 1,
     "keyframes.min_sharpness": 0.0,
-    "relocalize.candidates": 4,
-    "relocalize.neighbours": 2,
     "extrinsics.known": True,
     "extrinsics.x_m": 0.1,
     "extrinsics.z_m": 0.5,

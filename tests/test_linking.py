@@ -15,6 +15,7 @@ from pose_bridge.control import Control
 from pose_bridge.errors import BudgetSpentError, CancelledError
 from pose_bridge.estimators.pairs import PairVerifier
 from pose_bridge.features import FeatureStore
+from pose_bridge.geometry import rigid
 from pose_bridge.geometry.cameras import Camera
 from pose_bridge.linking import Linker
 from pose_bridge.views import Question, View
@@ -53,7 +54,7 @@ def linker(**settings: int) -> Linker:
         context=ContextConfig(**{"wide_pairs": 4, **settings}),
         features=FeaturesConfig(max_features=200, tilt_max_features=100, tilt_directions=2),
     )
-    return Linker(config.context, FeatureStore(config.features, config.views), PairVerifier(config.sfm))
+    return Linker(config, FeatureStore(config.features, config.views), PairVerifier(config.sfm))
 
 
 LEFT = tuple(map(at, (1, 2, 3)))
@@ -209,3 +210,42 @@ def test_views_of_another_size_are_fine() -> None:
     pairs = problem.matches[0, 1]
     moved = problem.features[0].points[pairs[:, 0]] - problem.features[1].points[pairs[:, 1]]
     np.testing.assert_allclose(np.median(moved, axis=0), [STEP_PX / 160.0, 0.0], atol=0.003)
+
+
+# --- two rigid sides
+
+
+def driven(step: int, side_m: float) -> View:
+    T = rigid.make(np.eye(3), [0.2 * step, side_m, 0.0])
+    return dataclasses.replace(at(step), T_side_camera=T)
+
+
+def test_rigs_match_all_across_and_a_few_beside() -> None:
+    question = Question(
+        reference=driven(0, 0.0),
+        target=driven(9, 5.0),
+        reference_context=tuple(driven(step, 0.0) for step in (1, 2, 3)),
+        target_context=tuple(driven(step, 5.0) for step in (8, 7)),
+        upright=True,
+        common_ground=True,
+        mapped=True,
+    )
+    problem = linker().rigs(question, Control())
+    sides = np.array(problem.sides)
+    assert sides.tolist() == [0, 1, 0, 0, 0, 1, 1]
+    across = {pair for pair in problem.matches if sides[pair[0]] != sides[pair[1]]}
+    assert len(across) == 4 * 3
+    assert all(a < b for a, b in problem.matches)
+    assert {pair for pair in problem.matches if pair not in across} >= {(0, 2), (1, 5)}
+    assert problem.level
+    assert problem.mapped
+    plain = sum(map(len, problem.matches.values()))
+    wide = linker().rigs_wide(question, Control())
+    assert wide.matches.keys() == problem.matches.keys()
+    assert sum(map(len, wide.matches.values())) > plain
+
+
+@pytest.mark.parametrize("known", ["upright", "common_ground"])
+def test_level_only_where_both_are_known(known: str) -> None:
+    question = Question(reference=driven(0, 0.0), target=driven(3, 0.0), **{known: True})
+    assert not linker().rigs(question, Control()).level

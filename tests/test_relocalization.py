@@ -18,14 +18,12 @@ from pose_bridge.features import FeatureStore
 from pose_bridge.geometry import rigid, rotations, uncertainty
 from pose_bridge.keyframes.keyframe import Keyframe
 from pose_bridge.keyframes.retrieval import Retriever
-from pose_bridge.relocalization import Advice, Search, State, in_map
-from pose_bridge.views import Question, Require
+from pose_bridge.relocalization import Advice, Attempt, Search, State, in_map
+from pose_bridge.views import Answer, Question, Reason, Require, Stage
 
 
 def search(bridge: Oracle, views: list[Keyframe] | None = None, **more: object) -> Search:
-    config = Config(
-        relocalize=RelocalizeConfig(**{"candidates": 4, "neighbours": 2, **more.pop("settings", {})})
-    )
+    config = Config(relocalize=RelocalizeConfig(**more.pop("settings", {})))
     seen = SEEN if views is None else views
     retriever = Retriever(FeatureStore(config.features, config.views), config.keyframes)
     return Search(config=config, bridge=bridge, retriever=retriever, map=MAP, views=lambda: seen, **more)
@@ -37,27 +35,65 @@ def assert_right(found: object) -> None:
     np.testing.assert_allclose(found.best.T_map_base, T_true, atol=1e-6)
 
 
-def test_two_attempts_with_other_pictures_agree() -> None:
+ONE_BY_ONE = {"views": 1}  # each picture is an attempt of its own
+
+
+def test_all_pictures_are_asked_about_at_once() -> None:
     bridge = Oracle()
     found = search(bridge).run(Control())
     assert_right(found)
-    assert len(found.attempts) == 2
-    a, b = found.attempts
-    assert not set(a.view_ids) & set(b.view_ids)
-    assert len(a.view_ids) > 1
-    assert set(found.keyframe_ids) <= {place.id for place in MAP}
-    assert len(bridge.asked) == 2
-    for question in bridge.asked:
-        assert question.require is Require.METRIC
-        assert question.upright
-        assert question.common_ground
+    (question,) = bridge.asked
+    assert {question.target.id, *(view.id for view in question.target_context)} == {view.id for view in SEEN}
+    assert {question.reference.id, *(view.id for view in question.reference_context)} == {p.id for p in MAP}
+    assert question.require is Require.METRIC
+    assert question.min_stage is Stage.CONTEXT
+    assert question.upright
+    assert question.common_ground
+    assert question.mapped
+    assert found.keyframe_ids == tuple(sorted(place.id for place in MAP))
 
 
 @pytest.mark.parametrize("agreeing", [1, 2, 3])
-def test_as_many_must_agree_as_asked_for(agreeing: int) -> None:
-    found = search(Oracle(), settings={"min_agreeing": agreeing, "neighbours": 5}).run(Control())
+def test_as_many_directions_as_asked_for(agreeing: int) -> None:
+    bridge = Oracle()
+    found = search(bridge, settings={"min_agreeing": agreeing, **ONE_BY_ONE}).run(Control())
     assert_right(found)
-    assert len(found.attempts) == agreeing
+    assert len(found.attempts) == len(bridge.asked) == agreeing
+    names = [name for attempt in found.attempts for name in attempt.view_ids]
+    assert len(set(names)) == len(names)  # no picture confirms itself
+
+
+def test_pictures_that_hardly_anything_ties_do_not_count() -> None:
+    bridge = Oracle(ties=lambda name: 20 if name == "v0" else 7)
+    with pytest.raises(NeedMotionError, match="confirm") as raised:
+        search(bridge).run(Control())
+    (hypothesis,) = raised.value.hypotheses
+    assert hypothesis.agreeing(35.0) == 1
+    assert_right(hypothesis)
+
+
+def test_asked_again_from_where_the_sides_are_tied_best() -> None:
+    """What odometry adds up on the way from there may be more than an answer may be uncertain."""
+
+    class Far(Oracle):
+        def answer(self, question: Question, control: Control | None = None) -> Answer:
+            found = super().answer(question, control)
+            if question.target.id == "v5":
+                return found
+            tied = dataclasses.replace(found.evidence, target_view_id="v5", reference_view_id="m3")
+            return Answer.rejected(Reason.LOW_PARALLAX, "far from v5", stage=Stage.CONTEXT, evidence=tied)
+
+    bridge = Far()
+    found = search(bridge).run(Control())
+    assert_right(found)
+    first, second = bridge.asked
+    assert (second.reference.id, second.target.id) == ("m3", "v5")
+    for side in ("reference", "target"):
+        views = [
+            {getattr(asked, side).id, *(view.id for view in getattr(asked, f"{side}_context"))}
+            for asked in (first, second)
+        ]
+        assert views[0] == views[1]
 
 
 def test_one_is_not_enough() -> None:
@@ -73,23 +109,23 @@ def test_nothing_found() -> None:
         search(bridge).run(Control())
     assert not isinstance(raised.value, NeedMotionError | AmbiguousError)
     assert raised.value.hypotheses == ()
-    assert {question.target.id for question in bridge.asked} == {view.id for view in SEEN}  # all had a turn
+    (question,) = bridge.asked
+    assert len(question.target_context) == len(SEEN) - 1  # all had a turn
 
 
 AWAY = rigid.make(np.eye(3), [2.0, 0.0, 0.0])
 
 
 def test_one_lie_is_outvoted() -> None:
-    bridge = Oracle({"v0": AWAY, "v1": np.eye(4)})
-    searching = search(bridge, settings={"neighbours": 0})
-    searching.attempts.append(lie(searching, "v0"))
+    searching = search(Oracle(), settings=ONE_BY_ONE)
+    searching.attempts.append(lie("v0"))
     found = searching.run(Control())
     assert_right(found)
     assert len(found.attempts) == 3  # a rival asks for one more
     assert len(searching.hypotheses()) == 2
 
 
-def lie(searching: Search, name: str, T_away: np.ndarray = AWAY) -> object:
+def lie(name: str, T_away: np.ndarray = AWAY) -> Attempt:
     """An attempt that is wrong, made before the search begins."""
     view = next(view for view in SEEN if view.id == name)
     wrong = search(Oracle({name: T_away}), [view], settings={"min_agreeing": 1}).run(Control())
@@ -97,8 +133,8 @@ def lie(searching: Search, name: str, T_away: np.ndarray = AWAY) -> object:
 
 
 def test_places_that_contradict_each_other_are_never_averaged() -> None:
-    searching = search(Oracle(blind=lambda _: True), settings={"neighbours": 0})
-    searching.attempts += [lie(searching, "v0"), lie(searching, "v1", np.eye(4))]
+    searching = search(Oracle(blind=lambda _: True))
+    searching.attempts += [lie("v0"), lie("v1", np.eye(4))]
     with pytest.raises(AmbiguousError) as raised:
         searching.run(Control())
     first, second = raised.value.hypotheses
@@ -112,21 +148,21 @@ def test_agreement_is_where_the_robot_is_not_at_the_origin_of_odometry() -> None
     T = rigid.make(rotations.so3_exp([0.0, 0.0, np.radians(4.0)]), np.zeros(3))
     about = T_MAP_ODOM @ SEEN[3].T_odom_base
     slightly = about @ T @ rigid.inverse(about)
-    found = search(Oracle({f"v{i}": slightly for i in range(4)}), settings={"neighbours": 0}).run(Control())
+    found = search(Oracle({f"v{i}": slightly for i in range(4)}), settings=ONE_BY_ONE).run(Control())
     assert len(found.attempts) >= 2
 
 
 def test_pictures_of_the_same_thing_do_not_confirm_each_other() -> None:
     """All of them would take a piece of furniture for its twin."""
     staring = [keyframe(f"s{i}", 40 + i, 1, standing(2.0, 2.0 + 0.1 * i, 4.0 * i), False) for i in range(6)]
-    with pytest.raises(NeedMotionError, match="confirm") as raised:
-        search(Oracle(), staring, settings={"neighbours": 0}).run(Control())
-    (hypothesis,) = raised.value.hypotheses
-    assert len(hypothesis.attempts) > 1
-    assert hypothesis.agreeing(35.0) == 1
-    elsewhere = keyframe("e", 50, 1, standing(2.0, 2.0, 60.0), False)
-    found = search(Oracle(), [*staring, elsewhere], settings={"neighbours": 0}).run(Control())
-    assert found.agreeing(35.0) == 2
+    for settings in (ONE_BY_ONE, {}):
+        with pytest.raises(NeedMotionError, match="confirm") as raised:
+            search(Oracle(), staring, settings=settings).run(Control())
+        (hypothesis,) = raised.value.hypotheses
+        assert hypothesis.agreeing(35.0) == 1
+        elsewhere = keyframe("e", 50, 1, standing(2.0, 2.0, 60.0), False)
+        found = search(Oracle(), [*staring, elsewhere], settings=settings).run(Control())
+        assert found.agreeing(35.0) == 2
 
 
 def test_a_place_that_is_hardly_known_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,14 +172,13 @@ def test_a_place_that_is_hardly_known_does_not_count(monkeypatch: pytest.MonkeyP
 
 
 def test_the_next_attempt_is_where_the_first_one_says() -> None:
-    """Pictures with places that they would show if the first attempt were right come first."""
+    """Places that the pictures would show if the first attempt were right."""
     bridge = Oracle()
-    search(bridge, settings={"neighbours": 0, "min_agreeing": 3}).run(Control())
+    search(bridge, settings={"min_agreeing": 3, "places": 3, **ONE_BY_ONE}).run(Control())
     T_map_target = T_MAP_ODOM @ bridge.asked[1].target.T_side_camera
-    ahead = [place.T_map_camera[:3, 2] @ T_map_target[:3, 2] for place in MAP]
-    names = [place.id for place in MAP]
-    asked = ahead[names.index(bridge.asked[1].reference.id)]
-    assert asked > np.median(ahead)
+    ahead = {place.id: place.T_map_camera[:3, 2] @ T_map_target[:3, 2] for place in MAP}
+    assert len(bridge.asked[1].reference_context) == 2
+    assert ahead[bridge.asked[1].reference.id] > np.median(list(ahead.values()))
 
 
 def test_waiting_for_motion() -> None:
@@ -201,11 +236,13 @@ def test_a_prior_says_where_to_look_and_checks() -> None:
     near = SEEN[0]  # the newest, as `views` gives them
     T_map_base = T_MAP_ODOM @ near.T_odom_base
     bridge = Oracle()
-    found = search(bridge, prior=(T_map_base, COVARIANCE), settings={"prior_reach_m": 2.5}).run(Control())
+    settings = {"prior_reach_m": 2.5, **ONE_BY_ONE}
+    found = search(bridge, prior=(T_map_base, COVARIANCE), settings=settings).run(Control())
     assert_right(found)
     for question in bridge.asked:
-        place = next(place for place in MAP if place.id == question.reference.id)
-        assert np.linalg.norm(place.T_map_base[:3, 3] - T_map_base[:3, 3]) < 2.5 + 0.1
+        names = [question.reference.id, *(view.id for view in question.reference_context)]
+        near_m = [np.linalg.norm((p.T_map_base - T_map_base)[:3, 3]) for p in MAP if p.id in names]
+        assert max(near_m) < 2.5 + 0.1
         T_true = rigid.relative(question.reference.T_side_camera, T_MAP_ODOM @ question.target.T_side_camera)
         np.testing.assert_allclose(question.prior.T_reference_target, T_true, atol=1e-9)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from robot_world import CAMERA, MAP, T_BASE_CAMERA, T_MAP_ODOM, Oracle, picture, standing
 
-from pose_bridge.config import AutoConfig, Config, KeyframesConfig, MapConfig, RelocalizeConfig
+from pose_bridge.config import AutoConfig, Config, KeyframesConfig, MapConfig
 from pose_bridge.control import Control
 from pose_bridge.errors import (
     BadInputError,
@@ -67,7 +67,6 @@ class Robot:
 def session(tmp_path: Path) -> Session:
     config = Config(
         map=MapConfig(directory=str(tmp_path / "maps")),
-        relocalize=RelocalizeConfig(candidates=4, neighbours=2, wide_pairs=0),
         keyframes=KeyframesConfig(min_sharpness=0.0),
     )
     return Session(config, Oracle())

@@ -104,7 +104,7 @@ class Tracks:
 
 
 @dataclass(frozen=True, slots=True)
-class Testimony:
+class Witnesses:
     """Views of the target side that should show much that the reference side saw from a like direction.
 
     Attributes:
@@ -132,7 +132,7 @@ class Estimate:
             error.
         covariance_views: Which views the covariance is of; the target comes first.
         translation_defined: False for pure rotation: only the rotation means something.
-        testimony: What the target side's views say to it.
+        witnesses: What the target side's views say to it.
         rigid_sides: Odometry holds each side together; only the gap between them can be weak.
     """
 
@@ -145,7 +145,7 @@ class Estimate:
     joint_covariance: Array
     covariance_views: tuple[int, ...]
     translation_defined: bool = True
-    testimony: Testimony = Testimony()
+    witnesses: Witnesses = Witnesses()
     rigid_sides: bool = False
 
     @property

@@ -60,7 +60,7 @@ class RigEstimator:
         sides = Sides(problem, self._settings.min_triangulation_deg)
         control.check()
         T = self._aligned(sides, control)
-        tracks, points = _thinned(problem, *sides.joined(T))
+        tracks, points = _thinned(problem, *sides.joined(T), self._settings.min_links)
         reference, target = (rig.T_rig_camera for rig in sides.rigs)
         cameras = {**reference, **{view: T @ T_target_camera for view, T_target_camera in target.items()}}
         found, tracks = self._adjusted(problem, cameras, points, tracks, control)
@@ -74,8 +74,8 @@ class RigEstimator:
             (joint + joint.T) / 2,
             found.views,
         )
-        testimony = sides.testimony(found.T_reference_camera[1])
-        return dataclasses.replace(estimate, testimony=testimony, rigid_sides=True)
+        witnesses = sides.witnesses(found.T_reference_camera[1])
+        return dataclasses.replace(estimate, witnesses=witnesses, rigid_sides=True)
 
     def _aligned(self, sides: Sides, control: Control) -> Array:
         """T_reference_target that most points of both sides speak for, and no view against."""
@@ -85,7 +85,7 @@ class RigEstimator:
         best, most = None, -np.inf
         for T, support in found:
             control.check()
-            worth = support - DENIAL * sides.testimony(T).denied
+            worth = support - DENIAL * sides.witnesses(T).denied
             if worth > most:
                 best, most = T, worth
         if best is None:
@@ -211,11 +211,13 @@ def _sights(sides: Sides, side: int, T_own_end: Array, T_other_end: Array) -> vo
     )
 
 
-def _thinned(problem: Problem, tracks: Tracks, points: Array) -> tuple[Tracks, Array]:
+def _thinned(problem: Problem, tracks: Tracks, points: Array, min_links: int) -> tuple[Tracks, Array]:
     """Keep the points that link the sides, and a few others with long tracks: odometry does for the rest."""
     side = np.asarray(problem.sides)[tracks.view]
     seen = np.array([np.bincount(tracks.point[side == end], minlength=len(points)) for end in (0, 1)])
-    worth = np.where(seen.all(axis=0), np.inf, seen.sum(axis=0))
-    best = np.isinf(worth)
-    best[np.argsort(-worth, kind="stable")[:MAX_POINTS]] = True
-    return tracks.where(best[tracks.point]), points[best]
+    links = seen.all(axis=0)
+    if links.sum() < min_links:
+        raise NoEstimateError(f"only {links.sum()} points tie the two sides, needed are {min_links}")
+    keep = links.copy()
+    keep[np.argsort(-np.where(links, np.inf, seen.sum(axis=0)), kind="stable")[:MAX_POINTS]] = True
+    return tracks.where(keep[tracks.point]), points[keep]

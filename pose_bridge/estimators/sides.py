@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pose_bridge.errors import NoEstimateError
 from pose_bridge.estimators import posed
-from pose_bridge.estimators.base import Array, Indices, Problem, Testimony, Tracks
+from pose_bridge.estimators.base import Array, Indices, Problem, Tracks, Witnesses
 from pose_bridge.geometry import rigid
 from pose_bridge.views import View
 
@@ -84,7 +84,7 @@ class Sides:
         limit = posed.ODOMETRY_ERROR_PX / self.problem.focal_px()
         return [error < limit for error in self.errors(T_reference_target)]
 
-    def testimony(self, T_reference_target: Array) -> Testimony:
+    def witnesses(self, T_reference_target: Array) -> Witnesses:
         """Whether views of the target side show what the reference side saw from a like direction.
 
         A false alignment may have as many matches as it likes; it hardly ever has what else should be there.
@@ -101,7 +101,7 @@ class Sides:
             share = float((expected & found).sum() / expected.sum())
             denied += share < DENIED_SHARE
             confirmed += share > CONFIRMED_SHARE
-        return Testimony(denied, confirmed)
+        return Witnesses(denied, confirmed)
 
     def joined(self, T_reference_target: Array) -> tuple[Tracks, Array]:
         """Both sides' points in the reference frame, those that fitting links tie together as one."""

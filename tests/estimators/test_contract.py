@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from synthetic import arc, cloud, problem
 
-from pose_bridge.config import RegisterConfig, SfmConfig, TwoViewConfig
+from pose_bridge.config import RegisterConfig, RigsConfig, SfmConfig, TwoViewConfig
 from pose_bridge.control import Control
 from pose_bridge.errors import BudgetSpentError, CancelledError, NoEstimateError
 from pose_bridge.estimators import bundle
 from pose_bridge.estimators.base import Estimator, Problem
 from pose_bridge.estimators.pairs import PairVerifier
 from pose_bridge.estimators.registration import RegistrationEstimator
+from pose_bridge.estimators.rigs import RigEstimator
 from pose_bridge.estimators.sfm import SfmEstimator
 from pose_bridge.estimators.two_view import TwoViewEstimator
 from pose_bridge.geometry import distances, rigid
@@ -37,6 +38,7 @@ ESTIMATORS: dict[str, tuple[Callable[[], Estimator], bool, int]] = {
     "two_view": (lambda: TwoViewEstimator(TwoViewConfig()), False, 2),
     "registration by odometry": (_registration, True, 5),
     "registration by reconstruction": (_registration, False, 5),
+    "rigs": (lambda: RigEstimator(RigsConfig()), True, 5),
     "sfm": (_sfm, False, 5),
     "sfm with odometry": (_sfm, True, 5),
 }

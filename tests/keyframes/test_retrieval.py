@@ -66,28 +66,6 @@ def test_the_place_that_it_sees_comes_first(row: list[Keyframe]) -> None:
         assert first.score > 50
 
 
-def aside(image: np.ndarray) -> np.ndarray:
-    """The picture as a camera sees it that looks at the wall at 72 degrees."""
-    squeezed = cv2.resize(
-        cv2.GaussianBlur(image, (0, 0), sigmaX=2.4, sigmaY=0.01), (50, 120), interpolation=cv2.INTER_AREA
-    )
-    canvas = np.full_like(image, 127)
-    canvas[:, 55:105] = squeezed
-    return canvas
-
-
-def test_places_seen_from_aside_are_found_with_simulated_tilts(row: list[Keyframe]) -> None:
-    features = FeaturesConfig(max_features=300, tilt_max_features=300, cache_views=200)
-    for place in (1, 4):
-        asked = [view("v", aside(picture(place)))]
-        wide = Retriever(FeatureStore(features, ViewsConfig()), SETTINGS, wide_pairs=12)
-        found = wide.candidates(asked, row, 2)[0]
-        assert found.keyframe.id[0] == str(place)
-        assert found.score > 20
-        plain = Retriever(FeatureStore(features, ViewsConfig()), SETTINGS)
-        assert max(candidate.score for candidate in plain.candidates(asked, row, 6)) < found.score
-
-
 def test_who_is_asked_to_stop_stops(row: list[Keyframe]) -> None:
     class StopError(Exception):
         pass
