@@ -466,7 +466,10 @@ class RelocalizeConfig(_Checked):
         high=100,
     )
     min_links: int = setting(
-        8, "tracks to the map that a picture needs so that its direction counts", low=1, high=1000
+        8,
+        "tracks within half a metre that are a thing by which the robot is tied to the map",
+        low=1,
+        high=1000,
     )
     max_sigma_m: float = setting(
         0.4, "attempts whose place is known less surely do not count", low=0.001, high=100.0
@@ -481,13 +484,16 @@ class RelocalizeConfig(_Checked):
         high=1000.0,
     )
     min_agreeing: int = setting(
-        2, "directions in which pictures must be tied to the map before it counts", low=1, high=10
+        2,
+        "things, apart from each other, that must tie the robot to the map before it counts",
+        low=1,
+        high=10,
     )
-    apart_deg: float = setting(
-        35.0,
-        "between the directions of pictures that count as two; less, and they may show the same thing",
+    apart_m: float = setting(
+        2.5,
+        "between two things that count as two; nearer, they may be one that stands elsewhere too",
         low=0.0,
-        high=180.0,
+        high=100.0,
     )
     agree_distance_m: float = setting(
         0.3,

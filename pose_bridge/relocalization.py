@@ -2,8 +2,8 @@
 """Where a robot is in its map: bridges from the map to what it sees, until enough of it agrees.
 
 An attempt bridges many places of the map to many pictures of the robot at once, each side held together by
-its poses. What counts is in how many directions pictures are tied to the map: a piece of furniture that
-stands elsewhere too explains one. Attempts with other pictures agree through odometry, or are kept as another
+its poses. What counts is how many things tie the two, far apart from each other: a piece of furniture that
+stands elsewhere too is one. Attempts with other pictures agree through odometry, or are kept as another
 hypothesis; they are never averaged.
 """
 
@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pose_bridge.config import Config
+from pose_bridge.config import Config, RelocalizeConfig
 from pose_bridge.control import Control
 from pose_bridge.errors import (
     AmbiguousError,
@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 CERTAIN_SIGMA = 2.0
 PREDICTED_WITHIN_DEG = 90.0  # views of one thing from directions farther apart prove nothing
 UNSEEN_DEG = 60.0  # between two views; more is a part of the surroundings that nobody looked at
+THING_M = 0.5  # around the middle of a thing, where its tracks are
 WAIT_S = 0.1
 
 Array = NDArray[np.float64]
@@ -93,7 +94,6 @@ class Attempt:
         covariance: Of (dt, dr) of T_map_base in the axes of the map, (6, 6).
         map_ids: Map keyframes that took part.
         view_ids: Pictures of the robot that took part.
-        min_links: Tracks that tie a picture to the map.
     """
 
     question: Question
@@ -104,7 +104,6 @@ class Attempt:
     covariance: Array
     map_ids: tuple[str, ...]
     view_ids: tuple[str, ...]
-    min_links: int
 
     @property
     def T_map_odom(self) -> Array:
@@ -112,14 +111,14 @@ class Attempt:
         return np.asarray(self.T_map_base @ rigid.inverse(_known(self.view.T_odom_base)))
 
     @property
-    def directions(self) -> list[Array]:
-        """Where pictures look that are tied to the map, best tied first: unit vectors in the map, (3,)."""
+    def tied_m(self) -> Array:
+        """What ties the robot to the map: points in the map, (N, 3)."""
         evidence = self.answer.evidence
-        links = {} if evidence is None else evidence.links
-        views = {view.id: view for view in (self.question.target, *self.question.target_context)}
-        tied = [name for name, count in links.items() if count >= self.min_links]
-        best_first = sorted(tied, key=lambda name: -links[name]) or [self.view.id]
-        return [(self.T_map_odom @ _known(views[name].T_side_camera))[:3, 2] for name in best_first]
+        if evidence is None:
+            return np.empty((0, 3))
+        T_reference_target = self.answer.T_reference_target
+        points_m = float(np.linalg.norm(T_reference_target[:3, 3])) * evidence.points_up_to_scale
+        return rigid.transform(_known(self.keyframe.T_map_camera), points_m)
 
     @property
     def sigma_m(self) -> float:
@@ -138,20 +137,26 @@ class Hypothesis:
         """The attempt whose numbers stand for all."""
         return self.attempts[0]
 
-    def agreeing(self, apart_deg: float) -> int:
-        """In how many directions its attempts are tied to the map.
+    def agreeing(self, settings: RelocalizeConfig) -> int:
+        """How many things tie the robot to the map: groups of tracks that lie apart.
 
         A piece of furniture that stands elsewhere too is taken for its twin by every picture that shows it,
-        and all of them agree.
+        and all of them agree; but it is only one thing.
 
         Args:
-            apart_deg: Between two directions that count as two.
+            settings: How many tracks make a thing, and how far apart two of them lie.
         """
-        counted: list[Array] = []
-        for direction in (direction for attempt in self.attempts for direction in attempt.directions):
-            if all(_angle_deg(direction, other) >= apart_deg for other in counted):
-                counted.append(direction)
-        return len(counted)
+        tied_m = np.concatenate([attempt.tied_m for attempt in self.attempts])[:, :2]
+        apart_m = np.linalg.norm(tied_m[:, None] - tied_m[None], axis=2)
+        middles = (apart_m < THING_M).sum(axis=1) >= settings.min_links
+        apart_m = apart_m[np.ix_(middles, middles)]
+        if not len(apart_m):
+            return 0
+        things, nearest_m = 1, apart_m[int(apart_m.max(axis=1).argmax())]
+        while nearest_m.max() >= settings.apart_m:
+            things += 1
+            nearest_m = np.minimum(nearest_m, apart_m[int(nearest_m.argmax())])
+        return things
 
     @property
     def probability(self) -> float:
@@ -225,7 +230,7 @@ class Search:
         """The hypothesis that enough speaks for, more than for any other."""
         settings = self.config.relocalize
         found = self.hypotheses()
-        counts = [hypothesis.agreeing(settings.apart_deg) for hypothesis in found] + [0, 0]
+        counts = [hypothesis.agreeing(settings) for hypothesis in found] + [0, 0]
         return found[0] if found and counts[0] >= settings.min_agreeing + counts[1] else None
 
     def hypotheses(self) -> list[Hypothesis]:
@@ -342,7 +347,6 @@ class Search:
             covariance=covariance,
             map_ids=tuple(sorted(answer.cameras.keys() - robots)),
             view_ids=tuple(sorted(answer.cameras.keys() & robots)),
-            min_links=self.config.relocalize.min_links,
         )
         if attempt.sigma_m <= self.config.relocalize.max_sigma_m:
             self.attempts.append(attempt)

@@ -240,7 +240,8 @@ class Evidence:
         target_view_id: The same on the target side.
         reference_points_px: Linking tracks in the former, (N, 2).
         target_points_px: The same tracks in the latter, (N, 2).
-        links: How many linking tracks each view of the target side shows, by id.
+        points_up_to_scale: Where the linking tracks are, in the reference camera's axes, (N, 3); the unit is
+            the distance of the two ends.
     """
 
     tracks: int
@@ -249,7 +250,7 @@ class Evidence:
     target_view_id: str
     reference_points_px: NDArray[np.float64]
     target_points_px: NDArray[np.float64]
-    links: dict[str, int] = field(default_factory=dict)
+    points_up_to_scale: NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -18,6 +18,7 @@ CAMERA = Camera.from_focal_px(80.0, 96, 72)
 R_BASE_CAMERA = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 T_BASE_CAMERA = rigid.make(R_BASE_CAMERA, [0.1, 0.0, 0.5])
 T_MAP_ODOM = rigid.make(rotations.so3_exp([0.0, 0.0, 2.0]), [3.0, 1.0, 0.0])
+AHEAD_M = 3.0
 COVARIANCE = np.diag([0.02**2] * 3 + [0.005**2] * 3)
 
 
@@ -55,7 +56,7 @@ class Oracle:
     Args:
         lies: By id of the target: how the answer's T_map_base is moved.
         blind: Targets without an answer.
-        ties: How many tracks tie a picture to the map.
+        ties: How many tracks tie a picture to the map, by its id; they are AHEAD_M ahead of it.
     """
 
     def __init__(
@@ -82,20 +83,23 @@ class Oracle:
             translation=Translation.METRIC,
             probability=0.9,
             stage=Stage.CONTEXT,
-            evidence=self.evidence(question),
+            evidence=self.evidence(question, T),
             cameras={view.id: np.eye(4) for view in names},
             _T_reference_target=T,
             _covariance=COVARIANCE,
         )
 
-    def evidence(self, question: Question) -> Evidence:
-        links = {view.id: self.ties(view.id) for view in (question.target, *question.target_context)}
+    def evidence(self, question: Question, T_reference_target: np.ndarray) -> Evidence:
+        views = [question.target, *question.target_context]
+        T_target_view = [rigid.relative(question.target.T_side_camera, v.T_side_camera) for v in views]
+        ahead = [(T_reference_target @ T @ [0.0, 0.0, AHEAD_M, 1.0])[:3] for T in T_target_view]
+        points = np.repeat(ahead, [self.ties(view.id) for view in views], axis=0)
         return Evidence(
-            tracks=sum(links.values()),
+            tracks=len(points),
             features={},
             reference_view_id=question.reference.id,
-            target_view_id=max(links, key=lambda name: links[name]),
+            target_view_id=max(views, key=lambda view: self.ties(view.id)).id,
             reference_points_px=np.empty((0, 2)),
             target_points_px=np.empty((0, 2)),
-            links=links,
+            points_up_to_scale=points / np.linalg.norm(T_reference_target[:3, 3]),
         )

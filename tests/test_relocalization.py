@@ -54,7 +54,7 @@ def test_all_pictures_are_asked_about_at_once() -> None:
 
 
 @pytest.mark.parametrize("agreeing", [1, 2, 3])
-def test_as_many_directions_as_asked_for(agreeing: int) -> None:
+def test_as_many_things_as_asked_for(agreeing: int) -> None:
     bridge = Oracle()
     found = search(bridge, settings={"min_agreeing": agreeing, **ONE_BY_ONE}).run(Control())
     assert_right(found)
@@ -68,7 +68,7 @@ def test_pictures_that_hardly_anything_ties_do_not_count() -> None:
     with pytest.raises(NeedMotionError, match="confirm") as raised:
         search(bridge).run(Control())
     (hypothesis,) = raised.value.hypotheses
-    assert hypothesis.agreeing(35.0) == 1
+    assert hypothesis.agreeing(RelocalizeConfig()) == 1
     assert_right(hypothesis)
 
 
@@ -155,14 +155,14 @@ def test_agreement_is_where_the_robot_is_not_at_the_origin_of_odometry() -> None
 def test_pictures_of_the_same_thing_do_not_confirm_each_other() -> None:
     """All of them would take a piece of furniture for its twin."""
     staring = [keyframe(f"s{i}", 40 + i, 1, standing(2.0, 2.0 + 0.1 * i, 4.0 * i), False) for i in range(6)]
-    for settings in (ONE_BY_ONE, {}):
+    for settings in (ONE_BY_ONE, {}):  # one after the other, and all at once
         with pytest.raises(NeedMotionError, match="confirm") as raised:
             search(Oracle(), staring, settings=settings).run(Control())
         (hypothesis,) = raised.value.hypotheses
-        assert hypothesis.agreeing(35.0) == 1
+        assert hypothesis.agreeing(RelocalizeConfig()) == 1
         elsewhere = keyframe("e", 50, 1, standing(2.0, 2.0, 60.0), False)
         found = search(Oracle(), [*staring, elsewhere], settings=settings).run(Control())
-        assert found.agreeing(35.0) == 2
+        assert found.agreeing(RelocalizeConfig()) == 2
 
 
 def test_a_place_that_is_hardly_known_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

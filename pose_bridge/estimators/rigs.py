@@ -215,7 +215,7 @@ def _thinned(problem: Problem, tracks: Tracks, points: Array, min_links: int) ->
     """Keep the points that link the sides, and a few others with long tracks: odometry does for the rest."""
     side = np.asarray(problem.sides)[tracks.view]
     seen = np.array([np.bincount(tracks.point[side == end], minlength=len(points)) for end in (0, 1)])
-    links = seen.all(axis=0)
+    links = np.asarray(seen.all(axis=0))
     if links.sum() < min_links:
         raise NoEstimateError(f"only {links.sum()} points tie the two sides, needed are {min_links}")
     keep = links.copy()

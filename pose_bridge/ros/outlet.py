@@ -106,7 +106,7 @@ class Outlet:
                 hypothesis.best.T_map_base,
                 hypothesis.best.covariance,
                 probability=hypothesis.probability,
-                agreeing=hypothesis.agreeing(self._config.relocalize.apart_deg),
+                agreeing=hypothesis.agreeing(self._config.relocalize),
                 keyframe_ids=hypothesis.keyframe_ids,
             )
             for hypothesis in found

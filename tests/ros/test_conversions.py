@@ -71,6 +71,7 @@ def accepted(translation=Translation.METRIC, status=Status.ACCEPTED) -> Answer:
             target_view_id="t",
             reference_points_px=np.zeros((1, 2)),
             target_points_px=np.zeros((1, 2)),
+            points_up_to_scale=np.empty((0, 3)),
         ),
         _T_reference_target=rigid.se3_exp([1.0, 2.0, 3.0, 0.3, -0.2, 2.0]),
         _covariance=COVARIANCE,

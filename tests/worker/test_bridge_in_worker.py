@@ -69,7 +69,8 @@ def answer(question: Question) -> Answer:
 
 
 def assert_same_answer(a: Answer, b: Answer) -> None:
-    assert_same(*(dataclasses.replace(answer, elapsed_s=0.0) for answer in (a, b)))
+    """Up to rounding: the worker has fewer threads, and linear algebra adds up in another order."""
+    assert_same(*(dataclasses.replace(answer, elapsed_s=0.0) for answer in (a, b)), within=1e-7)
 
 
 def test_the_same_answer_as_in_process(worker: WorkerClient, question: Question, answer: Answer) -> None:
