@@ -136,14 +136,14 @@ class RigsConfig(_Checked):
         1.5, "points under a smaller angle between their rays are not used", low=0.1, high=30.0
     )
     odometry_share: float = setting(
-        0.02,
+        0.03,
         "standard deviation of odometry between two pictures, as a share of way and turn",
         low=0.0001,
         high=1.0,
     )
     odometry_m: float = setting(0.01, "what it errs by besides, however short the way", low=0.0001, high=10.0)
     odometry_deg: float = setting(
-        0.5, "what it errs by besides, however small the turn", low=0.001, high=90.0
+        0.7, "what it errs by besides, however small the turn", low=0.001, high=90.0
     )
     map_m: float = setting(0.02, "standard deviation of a keyframe's place in a map", low=0.0001, high=10.0)
     map_deg: float = setting(0.3, "standard deviation of its direction", low=0.001, high=90.0)

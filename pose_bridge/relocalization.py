@@ -32,7 +32,7 @@ from pose_bridge.geometry import distances, rigid, uncertainty
 from pose_bridge.keyframes import sight
 from pose_bridge.keyframes.keyframe import Keyframe
 from pose_bridge.keyframes.retrieval import Retriever
-from pose_bridge.views import Answer, Prior, Question, Require, Stage
+from pose_bridge.views import Answer, Prior, Question, Reason, Require, Stage
 
 log = logging.getLogger(__name__)
 
@@ -311,7 +311,7 @@ class Search:
         return [place for place, is_near in zip(self.map, near, strict=True) if is_near] or self.map
 
     def _attempt(self, question: Question, control: Control) -> None:
-        """Ask; and if the answer is too weak, once more from where the two sides are tied best."""
+        """Ask; and if the answer is too vague, once more from where the two sides are tied best."""
         for _ in range(2):
             question = self._bounded(question, control)
             answer = self.bridge.answer(question, control.inner())
@@ -321,7 +321,8 @@ class Search:
                 self._take(question, answer)
                 return
             tied = answer.evidence
-            if tied is None or tied.target_view_id == question.target.id:
+            vague = answer.reason is Reason.LOW_PARALLAX
+            if tied is None or not vague or tied.target_view_id == question.target.id:
                 return
             question = question.between(tied.reference_view_id, tied.target_view_id)
 

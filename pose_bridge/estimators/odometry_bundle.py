@@ -14,6 +14,7 @@ from pose_bridge.geometry import rigid, rotations
 
 MAX_STEPS = 25
 SMALL_STEP = 1e-6  # metres and radians
+SMALL_GAIN = 1e-5  # share of the cost
 FIRST_DAMPING = 1e-4
 LARGEST_DAMPING = 1e6
 LEAST_DEPTH_M = 1e-3
@@ -86,7 +87,7 @@ def adjust(
         lower = system.cost(*moved)
         if lower < cost:
             state, damping = moved, damping / 10.0
-            done = cost - lower < SMALL_STEP * cost or np.abs(step[0]).max(initial=0.0) < SMALL_STEP
+            done = cost - lower < SMALL_GAIN * cost or np.abs(step[0]).max(initial=0.0) < SMALL_STEP
             cost = lower
             if done:
                 break
@@ -203,7 +204,8 @@ class _System:
     def _local(self, cameras: Mapping[int, Array], points: Array) -> Array:
         local = np.empty((len(self._seen), 3))
         for view, rows in self._rows_of.items():
-            local[rows] = rigid.transform(rigid.inverse(cameras[view]), points[self._tracks.point[rows]])
+            T = cameras[view]
+            local[rows] = (points[self._tracks.point[rows]] - T[:3, 3]) @ T[:3, :3]
         return local
 
 

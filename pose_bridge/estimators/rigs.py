@@ -61,8 +61,7 @@ class RigEstimator:
         control.check()
         T = self._aligned(sides, control)
         tracks, points = _thinned(problem, *sides.joined(T), self._settings.min_links)
-        reference, target = (rig.T_rig_camera for rig in sides.rigs)
-        cameras = {**reference, **{view: T @ T_target_camera for view, T_target_camera in target.items()}}
+        cameras = {**sides.rigs[0].T_rig_camera, **sides.cameras(T)}
         found, tracks = self._adjusted(problem, cameras, points, tracks, control)
         joint = np.linalg.inv(found.information)
         estimate = bundle.estimate_of(
@@ -74,7 +73,7 @@ class RigEstimator:
             (joint + joint.T) / 2,
             found.views,
         )
-        witnesses = sides.witnesses(found.T_reference_camera[1])
+        witnesses = sides.witnesses(sides.followed(found.T_reference_camera))
         return dataclasses.replace(estimate, witnesses=witnesses, rigid_sides=True)
 
     def _aligned(self, sides: Sides, control: Control) -> Array:
@@ -85,7 +84,7 @@ class RigEstimator:
         best, most = None, -np.inf
         for T, support in found:
             control.check()
-            worth = support - DENIAL * sides.witnesses(T).denied
+            worth = support - DENIAL * sides.witnesses(sides.cameras(T)).denied
             if worth > most:
                 best, most = T, worth
         if best is None:

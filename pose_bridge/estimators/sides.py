@@ -73,31 +73,54 @@ class Sides:
 
     def errors(self, T_reference_target: Array) -> list[Array]:
         """How far each link's point is from where it is seen, on the plane z = 1, (L,) of both sides."""
-        transforms = (rigid.inverse(T_reference_target), T_reference_target)
-        return [
-            _projection_error(self.rigs[1 - side], rigid.transform(T, self.rigs[side].points), own)
-            for side, (T, own) in enumerate(zip(transforms, self.links, strict=True))
-        ]
+        found = []
+        for side, T_other_own in enumerate((rigid.inverse(T_reference_target), T_reference_target)):
+            links, points = self.links[side], self.rigs[side].points
+            error = np.empty(len(links.point))
+            for view, T_rig_camera in self.rigs[1 - side].T_rig_camera.items():
+                rows = np.flatnonzero(links.view == view)
+                T_own_camera = rigid.inverse(T_other_own) @ T_rig_camera
+                error[rows] = _projection_error(T_own_camera, points[links.point[rows]], links.rays[rows])
+            found.append(error)
+        return found
 
     def fits(self, T_reference_target: Array) -> list[NDArray[np.bool_]]:
         """Which links fit, as far as odometry allows to tell."""
         limit = posed.ODOMETRY_ERROR_PX / self.problem.focal_px()
         return [error < limit for error in self.errors(T_reference_target)]
 
-    def witnesses(self, T_reference_target: Array) -> Witnesses:
+    def cameras(self, T_reference_target: Array) -> dict[int, Array]:
+        """T_reference_camera of the target side's views, as odometry has them around the target."""
+        return {view: T_reference_target @ T for view, T in self.rigs[1].T_rig_camera.items()}
+
+    def followed(self, T_reference_camera: Mapping[int, Array]) -> dict[int, Array]:
+        """T_reference_camera of the target side's views; of those not known, from the next one that is."""
+        way = self.problem.way(1)
+        known = [place for place, view in enumerate(way) if view in T_reference_camera]
+        nearest = {place: min(known, key=lambda other: abs(other - place)) for place in range(len(way))}
+        return {
+            view: T_reference_camera[way[nearest[place]]] @ driven(self.problem, way[nearest[place]], view)
+            for place, view in enumerate(way)
+        }
+
+    def witnesses(self, T_reference_camera: Mapping[int, Array]) -> Witnesses:
         """Whether views of the target side show what the reference side saw from a like direction.
 
         A false alignment may have as many matches as it likes; it hardly ever has what else should be there.
+
+        Args:
+            T_reference_camera: Of all views of the target side.
         """
-        points, links = self.rigs[0].points, self.links[0]
-        near = self.errors(T_reference_target)[0] < LIKELY_PX / self.problem.focal_px()
+        links, points = self.links[0], self.rigs[0].points
         denied = confirmed = 0
-        for view, T_target_camera in self.rigs[1].T_rig_camera.items():
-            expected = self._expected(view, T_reference_target @ T_target_camera)
+        for view, T in T_reference_camera.items():
+            expected = self._expected(view, T)
             if expected.sum() < MANY_EXPECTED:
                 continue
+            rows = np.flatnonzero(links.view == view)
+            error = _projection_error(T, points[links.point[rows]], links.rays[rows])
             found = np.zeros(len(points), bool)
-            found[links.point[near & (links.view == view)]] = True
+            found[links.point[rows[error < LIKELY_PX / self.problem.focal_px()]]] = True
             share = float((expected & found).sum() / expected.sum())
             denied += share < DENIED_SHARE
             confirmed += share > CONFIRMED_SHARE
@@ -200,13 +223,10 @@ def _point_of(tracks: Tracks) -> dict[Node, int]:
     return {(view, keypoint): point for view, keypoint, point in rows}
 
 
-def _projection_error(observer: Rig, points: Array, links: Links) -> Array:
-    """Distance on the plane z = 1 between where points, in the observer's frame, are and are seen, (L,)."""
-    error = np.full(len(links.point), np.inf)
-    for view, T_rig_camera in observer.T_rig_camera.items():
-        rows = np.flatnonzero(links.view == view)
-        local = rigid.transform(rigid.inverse(T_rig_camera), points[links.point[rows]])
-        front = local[:, 2] > 0.0
-        seen = local[front, :2] / local[front, 2:]
-        error[rows[front]] = np.linalg.norm(seen - links.rays[rows[front]], axis=1)
+def _projection_error(T_frame_camera: Array, points: Array, rays: Array) -> Array:
+    """Distance on the plane z = 1 between where points are and where they are seen; infinite behind, (L,)."""
+    local = rigid.transform(rigid.inverse(T_frame_camera), points)
+    front = local[:, 2] > 0.0
+    error = np.full(len(points), np.inf)
+    error[front] = np.linalg.norm(local[front, :2] / local[front, 2:] - rays[front], axis=1)
     return error

@@ -173,14 +173,14 @@ def beside(rng: np.random.Generator, linked: bool) -> tuple[Sides, np.ndarray]:
 @pytest.mark.parametrize("linked", [True, False])
 def test_a_view_confirms_or_denies(linked: bool) -> None:
     sides, T = beside(np.random.default_rng(6), linked)
-    witnesses = sides.witnesses(T)
+    witnesses = sides.witnesses(sides.cameras(T))
     assert (witnesses.confirmed, witnesses.denied) == ((1, 0) if linked else (0, 1))
 
 
 def test_a_view_that_looks_elsewhere_says_nothing() -> None:
     sides, T = beside(np.random.default_rng(7), False)
     away = rigid.make(T[:3, :3] @ rotations.so3_exp([0.0, np.pi, 0.0]), T[:3, 3])
-    witnesses = sides.witnesses(away)
+    witnesses = sides.witnesses(sides.cameras(away))
     assert (witnesses.confirmed, witnesses.denied) == (0, 0)
 
 
