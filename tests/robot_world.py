@@ -83,23 +83,27 @@ class Oracle:
             translation=Translation.METRIC,
             probability=0.9,
             stage=Stage.CONTEXT,
-            evidence=self.evidence(question, T),
+            evidence=evidence(question, T, self.ties),
             cameras={view.id: np.eye(4) for view in names},
             _T_reference_target=T,
             _covariance=COVARIANCE,
         )
 
-    def evidence(self, question: Question, T_reference_target: np.ndarray) -> Evidence:
-        views = [question.target, *question.target_context]
-        T_target_view = [rigid.relative(question.target.T_side_camera, v.T_side_camera) for v in views]
-        ahead = [(T_reference_target @ T @ [0.0, 0.0, AHEAD_M, 1.0])[:3] for T in T_target_view]
-        points = np.repeat(ahead, [self.ties(view.id) for view in views], axis=0)
-        return Evidence(
-            tracks=len(points),
-            features={},
-            reference_view_id=question.reference.id,
-            target_view_id=max(views, key=lambda view: self.ties(view.id)).id,
-            reference_points_px=np.empty((0, 2)),
-            target_points_px=np.empty((0, 2)),
-            points_up_to_scale=points / np.linalg.norm(T_reference_target[:3, 3]),
-        )
+
+def evidence(
+    question: Question, T_reference_target: np.ndarray, ties: Callable[[str], int] = lambda _: 20
+) -> Evidence:
+    """Tracks AHEAD_M ahead of every picture of the target side, as many as `ties` says."""
+    views = [question.target, *question.target_context]
+    T_target_view = [rigid.relative(question.target.T_side_camera, v.T_side_camera) for v in views]
+    ahead = [(T_reference_target @ T @ [0.0, 0.0, AHEAD_M, 1.0])[:3] for T in T_target_view]
+    points = np.repeat(ahead, [ties(view.id) for view in views], axis=0)
+    return Evidence(
+        tracks=len(points),
+        features={},
+        reference_view_id=question.reference.id,
+        target_view_id=max(views, key=lambda view: ties(view.id)).id,
+        reference_points_px=np.empty((0, 2)),
+        target_points_px=np.empty((0, 2)),
+        points_up_to_scale=points / np.linalg.norm(T_reference_target[:3, 3]),
+    )

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from robot_world import COVARIANCE, T_MAP_ODOM
+from robot_world import COVARIANCE, T_MAP_ODOM, evidence
 from worker import fake_worker
 
 from pose_bridge.control import Control
@@ -47,6 +47,7 @@ def answer(question: Question, status: Status = Status.ACCEPTED) -> Answer:
     reference, target = question.reference.T_side_camera, question.target.T_side_camera
     posed = reference is not None and target is not None
     views = [question.reference, question.target, *question.reference_context, *question.target_context]
+    T = rigid.relative(reference, T_MAP_ODOM @ target) if posed else T_REFERENCE_TARGET
     return Answer(
         status=status,
         translation=Translation.METRIC,
@@ -56,8 +57,9 @@ def answer(question: Question, status: Status = Status.ACCEPTED) -> Answer:
         stage=Stage.CONTEXT,
         estimator="moody",
         real_frames=len(views),
+        evidence=evidence(question, T) if posed else None,
         cameras={view.id: np.eye(4) for view in views},
-        _T_reference_target=rigid.relative(reference, T_MAP_ODOM @ target) if posed else T_REFERENCE_TARGET,
+        _T_reference_target=T,
         _covariance=COVARIANCE,
         _direction_sigma_rad=0.01,
     )
