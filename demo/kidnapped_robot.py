@@ -43,11 +43,12 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "build" / "demo"
 MAP = "demo"
 ROOM_SEED, STRANGER_SEED = 0, 1
-SPEED = 4.0
+SPEED = 3.0
 PICTURES_HZ, ODOMETRY_HZ = 5.0, 20.0
-STRANGER_BUDGET_S = 8.0
+STRANGER_BUDGET_S = 20.0
 TURN_S = 2.0 * np.pi / TURN_RADPS
 START_S, STORY_S, ANSWER_S = 30.0, 90.0, 10.0
+MEETING_S = 0.5  # until both ends of a service know each other; an answer before that is lost
 HONEST = {ErrorCode.NOT_LOCALIZED, ErrorCode.AMBIGUOUS, ErrorCode.NEED_MOTION}
 ADVICE = ("", "turn", "move", "bring more light")
 TICK_S = 0.05
@@ -70,7 +71,9 @@ class Demo:
             "autostart": True,
             "use_sim_time": True,
             "image.reliability": "reliable",
+            "image.patience_s": SPEED,  # by the simulator's clock: a second by the wall's
             "map.directory": OUT,
+            "worker.threads": os.cpu_count() or 1,
             "extrinsics.known": True,
             "extrinsics.x_m": mount.camera_forward_m,
             "extrinsics.z_m": mount.camera_height_m,
@@ -91,6 +94,8 @@ class Demo:
         for module, parameters in (("node", node), ("simulator_node", simulator)):
             self._processes.append(Process(module, parameters, OUT / f"{module}.log"))
         self.wait("starting the node", self.witness.set_map_pose.service_is_ready, START_S)
+        time.sleep(MEETING_S)
+        self.witness.mapping = True
         self.wait("furnishing a room, and starting the robot", lambda: self.witness.placed, START_S)
 
     def map(self) -> list[Any]:

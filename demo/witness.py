@@ -52,7 +52,7 @@ class Witness(Node):
         self.carried_ns: list[int] = []
         self.acts: list[str] = []
         self.strips: dict[int, np.ndarray] = {}
-        self.mapping = True
+        self.mapping = False
         self.placed: list[Future] = []
         self._unplaced: list[int] = []
         self._hear(PoseStamped, "simulator/truth", self._on_truth)

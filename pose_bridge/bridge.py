@@ -109,8 +109,8 @@ class Bridge:
     def answer(self, question: Question, control: Control | None = None) -> Answer:
         """Say where the target camera is, seen from the reference camera, or why that is not known.
 
-        Climbs until `question.require` is met and the rotation is known to
-        `bridge.enough_rotation_sigma_deg`. When the budget is spent, the best answer so far is the answer.
+        Climbs until `question.require` is met and the rotation is known well enough. When the budget is
+        spent, the best answer so far is the answer.
 
         Raises:
             BadInputError: A view cannot be used at all (too small).
@@ -118,7 +118,8 @@ class Bridge:
         """
         control = control or Control()
         control.start(self._config.bridge.budget_s if question.budget_s is None else question.budget_s)
-        enough_rad = np.radians(self._config.bridge.enough_rotation_sigma_deg)
+        asked_deg = question.enough_rotation_sigma_deg
+        enough_deg = self._config.bridge.enough_rotation_sigma_deg if asked_deg is None else asked_deg
         best = Answer.rejected(Reason.NO_OVERLAP, "nothing ties the two views together")
         try:
             for answer in self._climb(question, control):
@@ -129,7 +130,7 @@ class Bridge:
                 if _worth(answer) >= _worth(best):
                     best = answer
                     control.better(best)
-                if best.meets(question.require) and best.rotation_sigma_rad <= enough_rad:
+                if best.meets(question.require) and np.degrees(best.rotation_sigma_rad) <= enough_deg:
                     break
         except BudgetSpentError as error:
             if not best.accepted:

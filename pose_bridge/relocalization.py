@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 CERTAIN_SIGMA = 2.0
 PREDICTED_WITHIN_DEG = 90.0  # views of one thing from directions farther apart prove nothing
 UNSEEN_DEG = 60.0  # between two views; more is a part of the surroundings that nobody looked at
+VAGUE_DEG = 1.5  # of the rotation's standard deviation; with less, no further rung is asked
 THING_M = 0.5  # around the middle of a thing, where its tracks are
 WAIT_S = 0.1
 
@@ -311,29 +312,34 @@ class Search:
         return [place for place, is_near in zip(self.map, near, strict=True) if is_near] or self.map
 
     def _attempt(self, question: Question, control: Control) -> None:
-        """Ask; and if the answer is too vague, once more from where the two sides are tied best."""
-        for _ in range(2):
-            question = self._bounded(question, control)
-            answer = self.bridge.answer(question, control.inner())
-            ends = (question.reference.id, question.target.id)
-            log.info("%s to %s: %s %s", *ends, answer.status.name, answer.reason_text)
-            if answer.meets(Require.METRIC):
-                self._take(question, answer)
+        """Ask; if the answer ties too little, ask for more; if it is too vague, from where more is tied."""
+        answer = self._ask(dataclasses.replace(question, enough_rotation_sigma_deg=VAGUE_DEG), control)
+        tied = answer.evidence
+        if answer.meets(Require.METRIC):
+            self._take(question, answer)
+            if self._settled():
                 return
-            tied = answer.evidence
-            vague = answer.reason is Reason.LOW_PARALLAX
-            if tied is None or not vague or tied.target_view_id == question.target.id:
-                return
-            question = question.between(tied.reference_view_id, tied.target_view_id)
+            once_more = dataclasses.replace(question, enough_rotation_sigma_deg=0.0)
+        elif answer.reason is Reason.LOW_PARALLAX and tied and tied.target_view_id != question.target.id:
+            once_more = question.between(tied.reference_view_id, tied.target_view_id)
+        else:
+            return
+        better = self._ask(once_more, control)
+        if better.meets(Require.METRIC):
+            self.attempts = [attempt for attempt in self.attempts if attempt.answer is not answer]
+            self._take(once_more, better)
 
-    def _bounded(self, question: Question, control: Control) -> Question:
+    def _ask(self, question: Question, control: Control) -> Answer:
         """With the time that is left for it, and what the prior says of its ends."""
         place, view = self._ends(question)
-        return dataclasses.replace(
+        bounded = dataclasses.replace(
             question,
             prior=self._prior_of(place, view),
             budget_s=min(self.config.relocalize.attempt_budget_s, max(control.remaining_s, 1e-3)),
         )
+        answer = self.bridge.answer(bounded, control.inner())
+        log.info("%s to %s: %s %s", place.id, view.id, answer.status.name, answer.reason_text)
+        return answer
 
     def _take(self, question: Question, answer: Answer) -> None:
         place, view = self._ends(question)

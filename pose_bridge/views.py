@@ -170,6 +170,8 @@ class Question:
         common_ground: Heights in the two sides' frames are above the same ground.
         mapped: The reference side's poses are a map's: as sure far apart as near each other.
         require: The ladder climbs until this much is known.
+        enough_rotation_sigma_deg: And the rotation this surely; None takes the setting
+            `bridge.enough_rotation_sigma_deg`.
         min_stage: Lowest rung to use.
         max_stage: Highest rung to use.
         budget_s: Seconds from the start; None takes the setting `bridge.budget_s`.
@@ -186,6 +188,7 @@ class Question:
     common_ground: bool = False
     mapped: bool = False
     require: Require = Require.DIRECTION
+    enough_rotation_sigma_deg: float | None = None
     min_stage: Stage = Stage.DIRECT
     max_stage: Stage = Stage.CONTEXT
     budget_s: float | None = None

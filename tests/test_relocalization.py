@@ -58,7 +58,7 @@ def test_as_many_things_as_asked_for(agreeing: int) -> None:
     bridge = Oracle()
     found = search(bridge, settings={"min_agreeing": agreeing, **ONE_BY_ONE}).run(Control())
     assert_right(found)
-    assert len(found.attempts) == len(bridge.asked) == agreeing
+    assert len(found.attempts) == len({question.target.id for question in bridge.asked}) == agreeing
     names = [name for attempt in found.attempts for name in attempt.view_ids]
     assert len(set(names)) == len(names)  # no picture confirms itself
 
@@ -175,10 +175,12 @@ def test_the_next_attempt_is_where_the_first_one_says() -> None:
     """Places that the pictures would show if the first attempt were right."""
     bridge = Oracle()
     search(bridge, settings={"min_agreeing": 3, "places": 3, **ONE_BY_ONE}).run(Control())
-    T_map_target = T_MAP_ODOM @ bridge.asked[1].target.T_side_camera
+    first, again, second, *_ = bridge.asked
+    assert again.target.id == first.target.id  # for more, once
+    T_map_target = T_MAP_ODOM @ second.target.T_side_camera
     ahead = {place.id: place.T_map_camera[:3, 2] @ T_map_target[:3, 2] for place in MAP}
-    assert len(bridge.asked[1].reference_context) == 2
-    assert ahead[bridge.asked[1].reference.id] > np.median(list(ahead.values()))
+    assert len(second.reference_context) == 2
+    assert ahead[second.reference.id] > np.median(list(ahead.values()))
 
 
 def test_waiting_for_motion() -> None:
