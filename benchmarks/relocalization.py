@@ -84,7 +84,7 @@ def localize(robot: Traveller, at_home: bool, seed: int) -> Row:
         "seconds": round(seconds, 2),
         "probability": round(best.answer.probability, 3),
         "stage": best.answer.stage.name,
-        "agreeing": len(found.attempts),
+        "things": found.agreeing(robot.session.config.relocalize),
         "sigma_m": round(best.sigma_m, 4),
     }
     if not at_home:

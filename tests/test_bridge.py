@@ -352,7 +352,9 @@ def test_odometry_on_both_sides_gives_metres(walk: Walk, bridge: Bridge) -> None
 
 
 def test_conflicting_odometry_is_rejected(walk: Walk, bridge: Bridge) -> None:
-    answer = bridge.answer(walk.bridged((METRES, 1.5 * METRES), require=Require.METRIC))
+    question = walk.bridged((METRES, 1.5 * METRES), require=Require.METRIC)
+    assert_no_pose(bridge.answer(question))  # rigid rigs of two sizes do not fit
+    answer = bridge.answer(loosened(question))
     assert_no_pose(answer)
     assert answer.reason is Reason.SCALE_CONFLICT
 
