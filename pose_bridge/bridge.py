@@ -65,6 +65,10 @@ class Rung:
     rivals_save: bool = True
     min_probability: float = 0.0
 
+    def serves(self, question: Question) -> bool:
+        """Whether the question may be, and can be, put to it."""
+        return question.min_stage <= self.estimator.stage <= question.max_stage and self.applies(question)
+
 
 def ladder(config: Config, store: FeatureStore) -> tuple[Rung, ...]:
     """The rungs, cheapest first; those of one ladder remember two-view geometries together."""
@@ -146,11 +150,7 @@ class Bridge:
         if poor:
             yield Answer.rejected(Reason.POOR_VIEWS, poor)
             return
-        rungs = [
-            rung
-            for rung in self._rungs
-            if question.min_stage <= rung.estimator.stage <= question.max_stage and rung.applies(question)
-        ]
+        rungs = [rung for rung in self._rungs if rung.serves(question)]
         for rung in rungs:
             stage = rung.estimator.stage
             control.step(f"{stage.name.lower()}: matching")

@@ -18,12 +18,12 @@ from pose_bridge.estimators.base import Indices, Problem
 from pose_bridge.estimators.pairs import PairVerifier
 from pose_bridge.features import Features, FeatureStore
 from pose_bridge.keyframes import selection, sight
+from pose_bridge.keyframes.neighbours import MATCHABLE_DEG
 from pose_bridge.views import Question, View
 
 HOPELESS = 8  # pairs across the gap that are tried before nothing at all is taken for an answer
 PREVIEW_FEATURES = 300  # per view tell which of many views see the same
 MATES = 4  # views of its own side that a view is matched with where odometry says how they lie
-MATCHABLE_DEG = 60.0  # between two views of a point, beyond which it is not recognized
 BASELINE_M = 0.3  # from which more does not make better points
 BATCH = 4  # pairs that are matched before the weakest link is looked for again
 
@@ -42,7 +42,9 @@ class Linker:
 
     def pair(self, question: Question, control: Control) -> Problem:
         """The two views alone."""
-        return self._problem([question.reference, question.target], [0, 1], question.seed, control)
+        return self._problem(
+            self._store, [question.reference, question.target], [0, 1], question.seed, control
+        )
 
     def reference_side(self, question: Question, control: Control) -> Problem:
         """The target and the views around the reference."""
@@ -56,14 +58,12 @@ class Linker:
 
     def rigs(self, question: Question, control: Control) -> Problem:
         """All real views, each matched with all of the other side, and with a few of its own."""
-        control.check()
         views, sides = _both_sides(question)
         pairs = [pair for pair in combinations(range(len(views)), 2) if sides[pair[0]] != sides[pair[1]]]
-        pairs += [pair for pair in self._beside(views, sides) if pair not in pairs]
-        features = _extract(self._brisk, views, False, control)
-        matches = dict(zip(pairs, _match(self._brisk, views, pairs, False, control), strict=True))
+        pairs += sorted(self._beside(views, sides))
+        problem = self._matched(self._brisk, views, sides, pairs, question.seed, control)
         level = question.upright and question.common_ground
-        return Problem(views, features, matches, sides, question.seed, level, question.mapped)
+        return dataclasses.replace(problem, level=level, mapped=question.mapped)
 
     def rigs_wide(self, question: Question, control: Control) -> Problem:
         """The same with simulated tilts."""
@@ -80,7 +80,9 @@ class Linker:
             alike = sight.seen_alike(view, [views[o] for o in own], T_view_other, MATCHABLE_DEG)
             worth = alike * np.minimum(1.0, np.linalg.norm(T_view_other[:, :3, 3], axis=1) / BASELINE_M)
             best = own[np.argsort(-worth, kind="stable")[:MATES]]
-            found |= {(min(index, other), max(index, other)) for other in best[: int((worth > 0.0).sum())]}
+            found |= {
+                (min(index, other), max(index, other)) for other in best[: int((worth > 0.0).sum())].tolist()
+            }
         return found
 
     def widened(self, problem: Problem, control: Control) -> Problem:
@@ -121,23 +123,36 @@ class Linker:
             if index < 2 or (first[view.fingerprint] == index and self._store.accepts(view))
         ]
         if len(keep) > self._settings.max_views:
-            preview = self._matched(
-                self._preview, [views[i] for i in keep], [sides[i] for i in keep], seed, control
-            )
+            kept = [views[i] for i in keep], [sides[i] for i in keep]
+            preview = self._problem(self._preview, *kept, seed, control)
             chosen = selection.select(_overlap(preview), np.array(preview.sides), self._settings.max_views)
             keep = [keep[i] for i in chosen]
-        return self._problem([views[i] for i in keep], [sides[i] for i in keep], seed, control)
+        return self._problem(self._store, [views[i] for i in keep], [sides[i] for i in keep], seed, control)
 
-    def _problem(self, views: Sequence[View], sides: Sequence[int], seed: int, control: Control) -> Problem:
-        return self._matched(self._store, views, sides, seed, control)
-
-    def _matched(
-        self, store: FeatureStore, views: Sequence[View], sides: Sequence[int], seed: int, control: Control
+    def _problem(
+        self,
+        store: FeatureStore,
+        views: Sequence[View],
+        sides: Sequence[int],
+        seed: int,
+        control: Control,
     ) -> Problem:
         """All views, each matched with each."""
+        pairs = list(combinations(range(len(views)), 2))
+        return self._matched(store, views, sides, pairs, seed, control)
+
+    def _matched(
+        self,
+        store: FeatureStore,
+        views: Sequence[View],
+        sides: Sequence[int],
+        pairs: Sequence[tuple[int, int]],
+        seed: int,
+        control: Control,
+    ) -> Problem:
+        """All views, those pairs matched."""
         control.check()
         features = _extract(store, views, False, control)
-        pairs = list(combinations(range(len(views)), 2))
         matches = dict(zip(pairs, _match(store, views, pairs, False, control), strict=True))
         return Problem(tuple(views), tuple(features), matches, tuple(sides), seed)
 

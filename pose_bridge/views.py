@@ -213,14 +213,16 @@ class Question:
                 f"reference and target are both called {self.target.id!r}; views need names of their own"
             )
 
+    @property
+    def sides(self) -> tuple[tuple[View, ...], tuple[View, ...]]:
+        """All views of the reference side, and of the target side; the ends come first."""
+        return (self.reference, *self.reference_context), (self.target, *self.target_context)
+
     def between(self, reference_id: str, target_id: str) -> Question:
         """Return the question about two other views of the same sides; the ends so far become context."""
-        sides = (
-            ((self.reference, *self.reference_context), reference_id),
-            ((self.target, *self.target_context), target_id),
-        )
         (reference, *around_reference), (target, *around_target) = (
-            sorted(views, key=lambda view: view.id != end) for views, end in sides
+            sorted(views, key=lambda view: view.id != end)
+            for views, end in zip(self.sides, (reference_id, target_id), strict=True)
         )
         return replace(
             self,

@@ -91,6 +91,11 @@ class Tracks:
         table[self.point, self.view] = self.keypoint
         return table
 
+    def point_of(self) -> dict[tuple[int, int], int]:
+        """Return which point each (view, keypoint) shows."""
+        nodes = zip(self.view.tolist(), self.keypoint.tolist(), strict=True)
+        return dict(zip(nodes, self.point.tolist(), strict=True))
+
     def where(self, keep: NDArray[np.bool_]) -> Tracks:
         """Return the observations that `keep` names, (O,), with the points left renumbered."""
         _, point = np.unique(self.point[keep], return_inverse=True)

@@ -10,7 +10,7 @@ import pycolmap
 
 from pose_bridge.errors import NoEstimateError
 from pose_bridge.estimators.base import Array, Estimate, Estimator, Problem, Tracks, scaled_cameras
-from pose_bridge.estimators.pairs import ideal_camera
+from pose_bridge.estimators.pairs import ideal_camera, matrix
 from pose_bridge.geometry import rigid, rotations
 
 pycolmap.logging.minloglevel = int(pycolmap.logging.ERROR)
@@ -214,8 +214,7 @@ def _read(
 
 def T_world_camera(model: pycolmap.Reconstruction, view: int) -> Array:
     """Pose of one view in the model, exactly rigid, (4, 4)."""
-    pose = model.image(view + 1).cam_from_world().inverse()
-    return rigid.make(rotations.nearest_rotation(pose.rotation.matrix()), pose.translation)
+    return matrix(model.image(view + 1).cam_from_world().inverse())
 
 
 def _joint_covariance(

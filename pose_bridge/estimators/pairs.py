@@ -9,11 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import pycolmap
+from numpy.typing import NDArray
 
 from pose_bridge.config import SfmConfig
 from pose_bridge.control import Control
 from pose_bridge.estimators.base import Indices, Problem
 from pose_bridge.features import Once
+from pose_bridge.geometry import rigid, rotations
 
 NO_GEOMETRY = (
     pycolmap.TwoViewGeometryConfiguration.UNDEFINED,
@@ -86,6 +88,11 @@ class PairVerifier:
         return pycolmap.estimate_calibrated_two_view_geometry(
             camera, a, camera, b, matches.astype(np.uint32), options
         )
+
+
+def matrix(pose: pycolmap.Rigid3d) -> NDArray[np.float64]:
+    """Return pycolmap's pose as ours, exactly rigid, (4, 4)."""
+    return rigid.make(rotations.nearest_rotation(pose.rotation.matrix()), pose.translation)
 
 
 def ideal_camera(focal_px: float) -> pycolmap.Camera:

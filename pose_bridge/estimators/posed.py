@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +14,22 @@ from pose_bridge.geometry import epipolar, rigid
 ODOMETRY_ERROR_PX = 6.0  # how far odometry's poses may put a match off its epipolar line
 
 
-class Cloud:
+@dataclass(frozen=True, eq=False)
+class Rig:
+    """Posed views and the points they see, in one frame.
+
+    Attributes:
+        T_rig_camera: By view.
+        tracks: Of the points.
+        points: (P, 3).
+    """
+
+    T_rig_camera: Mapping[int, Array]
+    tracks: Tracks
+    points: Array
+
+
+class _Cloud:
     """Points from pairs of keypoints (view, index); pairs that share a keypoint are one point."""
 
     def __init__(self) -> None:
@@ -34,49 +50,41 @@ class Cloud:
                 self._seen.add((known, view))
                 self._rows.append((known, view, keypoint))
 
-    @property
-    def points(self) -> Array:
-        """(P, 3)."""
-        return np.array(self._points).reshape(-1, 3)
-
-    @property
-    def tracks(self) -> Tracks:
-        """Of the points."""
-        return Tracks.of_rows(self._rows)
+    def rig(self, T_rig_camera: Mapping[int, Array]) -> Rig:
+        """What was taken, with the cameras that saw it."""
+        return Rig(T_rig_camera, Tracks.of_rows(self._rows), np.array(self._points).reshape(-1, 3))
 
 
 def triangulated(
     problem: Problem,
-    T_frame_camera: Mapping[int, Array],
+    T_rig_camera: Mapping[int, Array],
     pairs: Iterable[tuple[int, int]],
     min_angle_deg: float,
-) -> Cloud:
-    """Return the points that pairs of posed views show, in the frame of the poses.
+) -> Rig:
+    """Return posed views with the points that pairs of them show.
 
     Args:
         problem: Features and matches.
-        T_frame_camera: By view, metric.
+        T_rig_camera: By view, metric.
         pairs: Of those views; the first ones decide where a point lies.
         min_angle_deg: Points under a smaller angle between their rays are left out.
     """
-    cloud = Cloud()
+    cloud = _Cloud()
     for a, b in pairs:
-        for (i, j), point in zip(*_of_pair(problem, T_frame_camera, a, b, min_angle_deg), strict=True):
+        for (i, j), point in zip(*_of_pair(problem, T_rig_camera, a, b, min_angle_deg), strict=True):
             cloud.add((a, int(i)), (b, int(j)), point)
-    return cloud
+    return cloud.rig(T_rig_camera)
 
 
 def _of_pair(
-    problem: Problem, T_frame_camera: Mapping[int, Array], a: int, b: int, min_angle_deg: float
+    problem: Problem, T_rig_camera: Mapping[int, Array], a: int, b: int, min_angle_deg: float
 ) -> tuple[Indices, Array]:
     matches = problem.matches[a, b]
     x_a, x_b = problem.features[a].points[matches[:, 0]], problem.features[b].points[matches[:, 1]]
-    T_b_a = rigid.relative(T_frame_camera[b], T_frame_camera[a])
+    T_b_a = rigid.relative(T_rig_camera[b], T_rig_camera[a])
     if np.linalg.norm(T_b_a[:3, 3]) == 0.0:
         return matches[:0], np.empty((0, 3))
     error_px = problem.focal_px() * epipolar.sampson_error(epipolar.essential_from_pose(T_b_a), x_a, x_b)
     wide = epipolar.parallax_rad(T_b_a, x_a, x_b) > np.radians(min_angle_deg)
     good = (error_px < ODOMETRY_ERROR_PX) & wide & epipolar.in_front(T_b_a, x_a, x_b)
-    return matches[good], rigid.transform(
-        T_frame_camera[a], epipolar.triangulate(T_b_a, x_a[good], x_b[good])
-    )
+    return matches[good], rigid.transform(T_rig_camera[a], epipolar.triangulate(T_b_a, x_a[good], x_b[good]))

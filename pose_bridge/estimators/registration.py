@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from itertools import combinations
 
 import numpy as np
@@ -15,19 +13,10 @@ from pose_bridge.control import Control
 from pose_bridge.errors import NoEstimateError
 from pose_bridge.estimators import bundle, posed
 from pose_bridge.estimators.base import Array, Estimate, Indices, Problem, Tracks
-from pose_bridge.estimators.pairs import PairVerifier, ideal_camera
+from pose_bridge.estimators.pairs import PairVerifier, ideal_camera, matrix
 from pose_bridge.estimators.sfm import SfmEstimator
-from pose_bridge.geometry import rigid, rotations
+from pose_bridge.geometry import rigid
 from pose_bridge.views import Stage
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _PosedSide:
-    """The reference side: its cameras and the points they see, in the reference camera's frame."""
-
-    T_reference_camera: Mapping[int, Array]
-    tracks: Tracks
-    points: Array
 
 
 class RegistrationEstimator:
@@ -63,13 +52,13 @@ class RegistrationEstimator:
         return bundle.adjust(
             self,
             problem,
-            {**side.T_reference_camera, 1: rigid.inverse(T_target_reference)},
+            {**side.T_rig_camera, 1: rigid.inverse(T_target_reference)},
             side.points,
             seen,
             max_error_px=self._settings.max_error_px,
         )
 
-    def _by_reconstruction(self, problem: Problem, control: Control) -> _PosedSide:
+    def _by_reconstruction(self, problem: Problem, control: Control) -> posed.Rig:
         own = [view for view in range(len(problem.views)) if view != 1]
         if len(own) < 2:
             raise NoEstimateError("no context around the reference to register the target against")
@@ -79,9 +68,9 @@ class RegistrationEstimator:
         found = self._sfm.estimate(problem.part(own), control)
         view = np.array(own)[found.tracks.view]
         cameras = {own[new]: T for new, T in found.T_reference_camera.items()}
-        return _PosedSide(cameras, Tracks(found.tracks.point, view, found.tracks.keypoint), found.points)
+        return posed.Rig(cameras, Tracks(found.tracks.point, view, found.tracks.keypoint), found.points)
 
-    def _by_odometry(self, problem: Problem, control: Control) -> _PosedSide | None:
+    def _by_odometry(self, problem: Problem, control: Control) -> posed.Rig | None:
         """Points triangulated with odometry's poses; None where it is missing or has no baseline."""
         own = [view for view in range(len(problem.views)) if view != 1]
         known = [problem.views[view].T_side_camera for view in own]
@@ -90,13 +79,9 @@ class RegistrationEstimator:
             return None
         cameras = {view: rigid.relative(poses[0], T) for view, T in zip(own, poses, strict=True)}
         pairs = [pair for pair in combinations(own, 2) if pair in problem.matches]
-        cloud = posed.triangulated(
-            problem,
-            cameras,
-            self._verifier.verify(problem, control, pairs),
-            self._settings.min_triangulation_deg,
-        )
-        return _PosedSide(cameras, cloud.tracks, cloud.points) if len(cloud.points) else None
+        verified = self._verifier.verify(problem, control, pairs)
+        side = posed.triangulated(problem, cameras, verified, self._settings.min_triangulation_deg)
+        return side if len(side.points) else None
 
     def _resect(self, problem: Problem, keypoints: Indices, points: Array) -> tuple[Array, np.ndarray]:
         if len(points) < self._settings.min_inliers:
@@ -113,16 +98,12 @@ class RegistrationEstimator:
         )
         if found is None or found["num_inliers"] < self._settings.min_inliers:
             raise NoEstimateError("too few points of the reference side agree on where the target is")
-        pose = found["cam_from_world"]
-        T = rigid.make(rotations.nearest_rotation(pose.rotation.matrix()), pose.translation)
-        return T, np.asarray(found["inlier_mask"], bool)
+        return matrix(found["cam_from_world"]), np.asarray(found["inlier_mask"], bool)
 
 
 def _target_observations(problem: Problem, tracks: Tracks) -> tuple[Indices, Indices]:
     """Return which target keypoint shows which point; a keypoint and a point appear once."""
-    point_of = {
-        (int(v), int(k)): int(p) for p, v, k in zip(tracks.point, tracks.view, tracks.keypoint, strict=True)
-    }
+    point_of = tracks.point_of()
     seen: dict[int, int] = {}
     for (a, b), matches in sorted(problem.matches.items()):
         if 1 not in (a, b):

@@ -19,7 +19,7 @@ from pose_bridge.control import Control
 from pose_bridge.errors import NoEstimateError
 from pose_bridge.estimators import bundle, odometry_bundle, posed, voting
 from pose_bridge.estimators.base import Array, Estimate, Problem, Tracks
-from pose_bridge.estimators.pairs import ideal_camera
+from pose_bridge.estimators.pairs import ideal_camera, matrix
 from pose_bridge.estimators.sides import Sides, driven
 from pose_bridge.geometry import rigid, rotations
 from pose_bridge.views import Question, Stage, View
@@ -44,11 +44,7 @@ class RigEstimator:
     @staticmethod
     def applies(question: Question) -> bool:
         """Whether every view of a question has odometry, and one side has moved."""
-        sides = (
-            (question.reference, *question.reference_context),
-            (question.target, *question.target_context),
-        )
-        return all(_posed(side) for side in sides) and any(_moved(side) for side in sides)
+        return all(map(_posed, question.sides)) and any(map(_moved, question.sides))
 
     def estimate(self, problem: Problem, control: Control) -> Estimate:
         """Estimate the target's pose from all matches between views of the two sides.
@@ -120,10 +116,7 @@ class RigEstimator:
             [ideal_camera(focal_px)] * len(views),
             options,
         )
-        if found is None:
-            return None
-        pose = found["rig_from_world"]
-        return rigid.make(rotations.nearest_rotation(pose.rotation.matrix()), pose.translation)
+        return None if found is None else matrix(found["rig_from_world"])
 
     def _adjusted(
         self,

@@ -26,15 +26,6 @@ Node = tuple[int, int]  # view, keypoint
 
 
 @dataclass(frozen=True, eq=False)
-class Rig:
-    """One side: its cameras and the points they see, in the frame of the end that it belongs to."""
-
-    T_rig_camera: Mapping[int, Array]
-    tracks: Tracks
-    points: Array
-
-
-@dataclass(frozen=True, eq=False)
 class Links:
     """Keypoints of one side's views that match points of the other side.
 
@@ -59,7 +50,7 @@ class Sides:
         min_angle_deg: Points under a smaller angle between their rays are left out.
 
     Attributes:
-        rigs: Of both sides.
+        rigs: Of both sides, each in the frame of the end that it belongs to.
         links: Of both: what views of the other side see of a side's points.
 
     Raises:
@@ -74,13 +65,13 @@ class Sides:
     def errors(self, T_reference_target: Array) -> list[Array]:
         """How far each link's point is from where it is seen, on the plane z = 1, (L,) of both sides."""
         found = []
-        for side, T_other_own in enumerate((rigid.inverse(T_reference_target), T_reference_target)):
+        for side, T_own_other in enumerate((T_reference_target, rigid.inverse(T_reference_target))):
             links, points = self.links[side], self.rigs[side].points
             error = np.empty(len(links.point))
             for view, T_rig_camera in self.rigs[1 - side].T_rig_camera.items():
                 rows = np.flatnonzero(links.view == view)
-                T_own_camera = rigid.inverse(T_other_own) @ T_rig_camera
-                error[rows] = _projection_error(T_own_camera, points[links.point[rows]], links.rays[rows])
+                T = T_own_other @ T_rig_camera
+                error[rows] = _projection_error(T, points[links.point[rows]], links.rays[rows])
             found.append(error)
         return found
 
@@ -128,7 +119,7 @@ class Sides:
 
     def joined(self, T_reference_target: Array) -> tuple[Tracks, Array]:
         """Both sides' points in the reference frame, those that fitting links tie together as one."""
-        own = [_point_of(rig.tracks) for rig in self.rigs]
+        own = [rig.tracks.point_of() for rig in self.rigs]
         offset = (0, len(self.rigs[0].points))
         points = np.vstack([self.rigs[0].points, rigid.transform(T_reference_target, self.rigs[1].points)])
         point_at = {node: point + offset[side] for side in (0, 1) for node, point in own[side].items()}
@@ -155,17 +146,16 @@ class Sides:
         rows = [(new, *node) for new, index in enumerate(left) for node in seen[index].items()]
         return Tracks.of_rows(rows), points[left]
 
-    def _rig(self, end: int, min_angle_deg: float) -> Rig:
+    def _rig(self, end: int, min_angle_deg: float) -> posed.Rig:
         problem = self.problem
         own = [view for view, side in enumerate(problem.sides) if side == end]
         cameras = {view: driven(problem, end, view) for view in own}
         pairs = [pair for pair in sorted(problem.matches) if {problem.sides[v] for v in pair} == {end}]
-        cloud = posed.triangulated(problem, cameras, pairs, min_angle_deg)
-        return Rig(cameras, cloud.tracks, cloud.points)
+        return posed.triangulated(problem, cameras, pairs, min_angle_deg)
 
     def _links(self, side: int) -> Links:
         """Each view of a point once, however many matches say so."""
-        point_of = _point_of(self.rigs[side].tracks)
+        point_of = self.rigs[side].tracks.point_of()
         across = self._across(side)
         found = dict.fromkeys((*seen, point_of[node]) for node, seen in across if node in point_of)
         rows = np.array(list(found), np.intp).reshape(-1, 3)
@@ -216,11 +206,6 @@ def _inside(view: View, p_camera: Array) -> NDArray[np.bool_]:
     pixels = (p_camera / z[:, None]) @ camera.K.T
     inside = (pixels[:, :2] >= 0.0) & (pixels[:, :2] <= (camera.width, camera.height))
     return np.asarray((p_camera[:, 2] > NEAR_M) & inside.all(axis=1))
-
-
-def _point_of(tracks: Tracks) -> dict[Node, int]:
-    rows = zip(tracks.view.tolist(), tracks.keypoint.tolist(), tracks.point.tolist(), strict=True)
-    return {(view, keypoint): point for view, keypoint, point in rows}
 
 
 def _projection_error(T_frame_camera: Array, points: Array, rays: Array) -> Array:

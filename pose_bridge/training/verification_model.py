@@ -105,7 +105,7 @@ class _Nobody:
 def _rows(question: Question, T_reference_target: Array | None, near_m: float = 0.0) -> Iterator[Row]:
     config = Config()
     for rung in ladder(config, FeatureStore(config.features, config.views)):
-        if not (rung.applies(question) and rung.estimator.stage >= question.min_stage):
+        if not rung.serves(question):
             continue
         try:
             problem = rung.problem(question, Control())
