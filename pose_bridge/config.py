@@ -147,6 +147,10 @@ class RigsConfig(_Checked):
     )
     map_m: float = setting(0.02, "standard deviation of a keyframe's place in a map", low=0.0001, high=10.0)
     map_deg: float = setting(0.3, "standard deviation of its direction", low=0.001, high=90.0)
+    level_m: float = setting(
+        0.03, "standard deviation of a camera's height where the floor is level", low=0.0001, high=10.0
+    )
+    level_deg: float = setting(0.5, "standard deviation of its tilt there", low=0.001, high=90.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

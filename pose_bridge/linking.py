@@ -58,7 +58,7 @@ class Linker:
 
     def rigs(self, question: Question, control: Control) -> Problem:
         """All real views, each matched with all of the other side, and with a few of its own."""
-        views, sides = _both_sides(question)
+        views, sides = self._usable(*_both_sides(question))
         pairs = [pair for pair in combinations(range(len(views)), 2) if sides[pair[0]] != sides[pair[1]]]
         pairs += sorted(self._beside(views, sides))
         problem = self._matched(self._brisk, views, sides, pairs, question.seed, control)
@@ -115,19 +115,23 @@ class Linker:
         return _matched_wide(self._store, problem, sorted(neighbours), control)
 
     def _selected(self, views: list[View], sides: list[int], seed: int, control: Control) -> Problem:
-        """Leave out pictures that are there twice or too small, and more views than `context.max_views`."""
+        """Of the usable views, no more than `context.max_views`."""
+        views, sides = self._usable(views, sides)
+        if len(views) > self._settings.max_views:
+            preview = self._problem(self._preview, views, sides, seed, control)
+            chosen = selection.select(_overlap(preview), np.array(sides), self._settings.max_views)
+            views, sides = [views[i] for i in chosen], [sides[i] for i in chosen]
+        return self._problem(self._store, views, sides, seed, control)
+
+    def _usable(self, views: list[View], sides: list[int]) -> tuple[list[View], list[int]]:
+        """Leave out pictures that are there twice or too small; the two ends stay."""
         first = {view.fingerprint: index for index, view in reversed(list(enumerate(views)))}
         keep = [
             index
             for index, view in enumerate(views)
             if index < 2 or (first[view.fingerprint] == index and self._store.accepts(view))
         ]
-        if len(keep) > self._settings.max_views:
-            kept = [views[i] for i in keep], [sides[i] for i in keep]
-            preview = self._problem(self._preview, *kept, seed, control)
-            chosen = selection.select(_overlap(preview), np.array(preview.sides), self._settings.max_views)
-            keep = [keep[i] for i in chosen]
-        return self._problem(self._store, [views[i] for i in keep], [sides[i] for i in keep], seed, control)
+        return [views[i] for i in keep], [sides[i] for i in keep]
 
     def _problem(
         self,

@@ -228,21 +228,21 @@ class Search:
             raise self._failure(str(error)) from None
 
     def _settled(self) -> Hypothesis | None:
-        """The hypothesis that enough speaks for, more than for any other."""
+        """The hypothesis that enough things speak for, more than for any other."""
         settings = self.config.relocalize
         found = self.hypotheses()
-        counts = [hypothesis.agreeing(settings) for hypothesis in found] + [0, 0]
-        return found[0] if found and counts[0] >= settings.min_agreeing + counts[1] else None
+        things = [hypothesis.agreeing(settings) for hypothesis in found] + [0, 0]
+        return found[0] if found and things[0] >= settings.min_agreeing + things[1] else None
 
     def hypotheses(self) -> list[Hypothesis]:
-        """Group the attempts that agree with one of them, the largest group first."""
+        """Group the attempts that agree with one of them; the group first that most things speak for."""
         left, found = sorted(self.attempts, key=lambda attempt: attempt.sigma_m), []
         while left:
             groups = [[b for b in left if a is b or self._agree(a, b)] for a in left]
             largest = max(groups, key=len)
             found.append(Hypothesis(tuple(largest)))
             left = [attempt for attempt in left if all(attempt is not other for other in largest)]
-        return sorted(found, key=lambda h: (-len(h.attempts), -h.probability))
+        return sorted(found, key=lambda h: (-h.agreeing(self.config.relocalize), -h.probability))
 
     def next_question(self, control: Control) -> Question | None:
         """Pictures that no attempt has used, and the places to try them on; None if there are none left."""
@@ -252,6 +252,8 @@ class Search:
         self._asked |= {view.id: view for view in views}
         self._say(State.RETRIEVING)
         places = self._places(views, control)
+        if not places:
+            return None
         settings = self.config.relocalize
         return Question(
             reference=places[0].view(places[0].T_map_camera),
@@ -312,22 +314,26 @@ class Search:
         return [place for place, is_near in zip(self.map, near, strict=True) if is_near] or self.map
 
     def _attempt(self, question: Question, control: Control) -> None:
-        """Ask; if the answer ties too little, ask for more; if it is too vague, from where more is tied."""
+        """Ask; then once more from where the sides are tied best, and for more if too little ties them.
+
+        Between there and the picture first asked about lies what odometry errs by on the way.
+        """
         answer = self._ask(dataclasses.replace(question, enough_rotation_sigma_deg=VAGUE_DEG), control)
-        tied = answer.evidence
-        if answer.meets(Require.METRIC):
-            self._take(question, answer)
-            if self._settled():
-                return
-            once_more = dataclasses.replace(question, enough_rotation_sigma_deg=0.0)
-        elif answer.reason is Reason.LOW_PARALLAX and tied and tied.target_view_id != question.target.id:
-            once_more = question.between(tied.reference_view_id, tied.target_view_id)
-        else:
+        known, tied = answer.meets(Require.METRIC), answer.evidence
+        if tied is None or not (known or answer.reason is Reason.LOW_PARALLAX):
             return
-        better = self._ask(once_more, control)
+        first = self._taken(question, answer) if known else None
+        settled = self._settled() is not None
+        if settled and tied.target_view_id == question.target.id:
+            return
+        nearer = dataclasses.replace(
+            question.between(tied.reference_view_id, tied.target_view_id),
+            enough_rotation_sigma_deg=VAGUE_DEG if settled else 0.0,
+        )
+        better = self._ask(nearer, control)
         if better.meets(Require.METRIC):
-            self.attempts = [attempt for attempt in self.attempts if attempt.answer is not answer]
-            self._take(once_more, better)
+            self.attempts = [attempt for attempt in self.attempts if attempt is not first]
+            self._taken(nearer, better)
 
     def _ask(self, question: Question, control: Control) -> Answer:
         """With the time that is left for it, and what the prior says of its ends."""
@@ -341,7 +347,8 @@ class Search:
         log.info("%s to %s: %s %s", place.id, view.id, answer.status.name, answer.reason_text)
         return answer
 
-    def _take(self, question: Question, answer: Answer) -> None:
+    def _taken(self, question: Question, answer: Answer) -> Attempt:
+        """What an accepted answer says of the robot; it counts if it says enough."""
         place, view = self._ends(question)
         T_map_base, covariance = in_map(answer, place, view)
         robots = {view.id, *(other.id for other in question.target_context)}
@@ -357,6 +364,7 @@ class Search:
         )
         if attempt.sigma_m <= self.config.relocalize.max_sigma_m:
             self.attempts.append(attempt)
+        return attempt
 
     def _ends(self, question: Question) -> tuple[Keyframe, Keyframe]:
         """The place and the picture that a question is about."""

@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bundle adjustment in which odometry holds each side together: it gives what the pictures leave open."""
+"""Bundle adjustment in which odometry holds each side together: it gives what the pictures leave open.
+
+Wrong matches that happen to fit roughly would pull at everything, so observations that miss by much count
+little (Cauchy's loss, by reweighting).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -14,11 +19,20 @@ from pose_bridge.geometry import rigid, rotations
 
 MAX_STEPS = 25
 SMALL_STEP = 1e-6  # metres and radians
-SMALL_GAIN = 1e-5  # share of the cost
+SMALL_GAIN, ROUGH_GAIN = 1e-5, 1e-3  # share of the cost
 FIRST_DAMPING = 1e-4
 LARGEST_DAMPING = 1e6
 LEAST_DEPTH_M = 1e-3
 LEAST_INFORMATION = 1e-6  # of a point along a ray that nothing else crosses
+LOSS_SIGMA = 2.0  # an observation that misses by so much counts half
+
+
+class Belief(Protocol):
+    """What is known about cameras besides pictures."""
+
+    def departure(self, T_reference_camera: Mapping[int, Array]) -> tuple[Array, dict[int, Array]]:
+        """How far cameras are from it, in standard deviations, (K,), with Jacobians by view, (K, 6)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +50,51 @@ class Held:
     origin: int
     T_origin_view: Array
     sigma: tuple[float, float]
+
+    def departure(self, T_reference_camera: Mapping[int, Array]) -> tuple[Array, dict[int, Array]]:
+        """See `Belief`."""
+        T_origin, T = T_reference_camera[self.origin], T_reference_camera[self.view]
+        R_origin, R, arm = T_origin[:3, :3], T[:3, :3], T[:3, 3] - T_origin[:3, 3]
+        turn = rotations.so3_log(self.T_origin_view[:3, :3].T @ R_origin.T @ R)
+        departure = np.r_[R_origin.T @ arm - self.T_origin_view[:3, 3], turn]
+        own, origins = np.zeros((6, 6)), np.zeros((6, 6))
+        own[:3, :3], origins[:3, :3] = R_origin.T, -R_origin.T
+        origins[:3, 3:] = R_origin.T @ rotations.skew(arm)
+        own[3:, 3:], origins[3:, 3:] = R.T, -R.T
+        inverse_sigma = 1.0 / np.repeat(self.sigma, 3)
+        weighted = {self.view: inverse_sigma[:, None] * own, self.origin: inverse_sigma[:, None] * origins}
+        return inverse_sigma * departure, weighted
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A base on one floor with the reference's: which way is up in a view, and how high it is above that one.
+
+    Attributes:
+        view: Index.
+        up_reference: Unit vector, (3,).
+        up_view: The same seen from the view, (3,).
+        height_m: Of the view above the reference.
+        sigma: Of (height in metres, direction in radians).
+    """
+
+    view: int
+    up_reference: Array
+    up_view: Array
+    height_m: float
+    sigma: tuple[float, float]
+
+    def departure(self, T_reference_camera: Mapping[int, Array]) -> tuple[Array, dict[int, Array]]:
+        """See `Belief`."""
+        T = T_reference_camera[self.view]
+        jacobian = np.zeros((4, 6))
+        jacobian[0, :3] = self.up_reference
+        jacobian[1:, 3:] = T[:3, :3].T @ rotations.skew(self.up_reference)
+        departure = np.r_[
+            self.up_reference @ T[:3, 3] - self.height_m, T[:3, :3].T @ self.up_reference - self.up_view
+        ]
+        inverse_sigma = 1.0 / np.repeat(self.sigma, (1, 3))
+        return inverse_sigma * departure, {self.view: inverse_sigma[:, None] * jacobian}
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,23 +121,25 @@ def adjust(
     T_reference_camera: Mapping[int, Array],
     points: Array,
     tracks: Tracks,
-    held: Sequence[Held],
+    beliefs: Sequence[Belief],
     sigma_px: float,
+    small_gain: float = SMALL_GAIN,
 ) -> Adjusted:
-    """Minimize reprojection errors and departures from odometry (Levenberg-Marquardt, points eliminated).
+    """Minimize reprojection errors and departures from beliefs (Levenberg-Marquardt, points eliminated).
 
     Args:
         problem: Where the keypoints come from.
         T_reference_camera: First guess by view; view 0 stays the identity.
         points: First guess, (P, 3), in the frame of view 0.
         tracks: Observations of those views.
-        held: What ties the views of each side together.
+        beliefs: What ties the views of each side together, and whatever else is known.
         sigma_px: Standard deviation of a keypoint.
+        small_gain: Share of the cost; a step that gains less is the last.
 
     Raises:
         NoEstimateError: The observations do not determine the cameras.
     """
-    system = _System(problem, tracks, held, list(set(T_reference_camera) - {0}), len(points), sigma_px)
+    system = _System(problem, tracks, beliefs, list(set(T_reference_camera) - {0}), len(points), sigma_px)
     state = (dict(T_reference_camera), points)
     cost, damping = system.cost(*state), FIRST_DAMPING
     for _ in range(MAX_STEPS):
@@ -87,7 +148,7 @@ def adjust(
         lower = system.cost(*moved)
         if lower < cost:
             state, damping = moved, damping / 10.0
-            done = cost - lower < SMALL_GAIN * cost or np.abs(step[0]).max(initial=0.0) < SMALL_STEP
+            done = cost - lower < small_gain * cost or np.abs(step[0]).max(initial=0.0) < SMALL_STEP
             cost = lower
             if done:
                 break
@@ -105,13 +166,13 @@ class _System:
         self,
         problem: Problem,
         tracks: Tracks,
-        held: Sequence[Held],
+        beliefs: Sequence[Belief],
         views: Sequence[int],
         points: int,
         sigma_px: float,
     ) -> None:
         self.views = tuple(sorted(views, key=lambda view: (view != 1, view)))
-        self._held, self._tracks, self._points = held, tracks, points
+        self._beliefs, self._tracks, self._points = beliefs, tracks, points
         self._start = {view: 6 * index for index, view in enumerate(self.views)}
         self._rows_of = {view: np.flatnonzero(tracks.view == view) for view in (0, *self.views)}
         seen = zip(tracks.view, tracks.keypoint, strict=True)
@@ -127,9 +188,10 @@ class _System:
 
     def cost(self, cameras: Mapping[int, Array], points: Array) -> float:
         """What is minimized: squared standard deviations."""
-        squared_px = np.sum(self.error_px(cameras, points) ** 2)
-        departures = [_departure(cameras, held)[0] for held in self._held]
-        return float((self._weight / self._focal_px) ** 2 * squared_px + sum(d @ d for d in departures))
+        squared = np.sum((self._weight / self._focal_px * self.error_px(cameras, points)) ** 2, axis=1)
+        loss = LOSS_SIGMA**2 * np.log1p(squared / LOSS_SIGMA**2)
+        departures = [belief.departure(cameras)[0] for belief in self._beliefs]
+        return float(loss.sum() + sum(d @ d for d in departures))
 
     def step(self, cameras: Mapping[int, Array], points: Array, damping: float) -> tuple[Array, Array]:
         """Changes of the cameras, (n, 6), and of the points, (P, 3)."""
@@ -169,8 +231,10 @@ class _System:
             z = np.maximum(z, LEAST_DEPTH_M)
             zero = np.zeros_like(z)
             project = np.array([[1.0 / z, zero, -x / z**2], [zero, 1.0 / z, -y / z**2]]).transpose(2, 0, 1)
-            J_point = self._weight * project @ cameras[view][:3, :3].T
             error = self._weight * (np.c_[x / z, y / z] - self._seen[rows])
+            counts = 1.0 / np.sqrt(1.0 + np.sum((error / LOSS_SIGMA) ** 2, axis=1, keepdims=True))
+            error *= counts
+            J_point = counts[..., None] * self._weight * project @ cameras[view][:3, :3].T
             to_point[rows], residual[rows] = J_point, error
             if view in self._start:
                 arm = points[point[rows]] - cameras[view][:3, 3]
@@ -188,14 +252,14 @@ class _System:
         weighted = coupling @ V_inverse
         H -= np.einsum("pik,pjk->ij", weighted, coupling, optimize=True)
         gradient -= np.einsum("pik,pk->i", weighted, g_point)
-        self._hold(cameras, H, gradient)
+        self._believe(cameras, H, gradient)
         return H, gradient, V_inverse, coupling, g_point
 
-    def _hold(self, cameras: Mapping[int, Array], H: Array, gradient: Array) -> None:
-        """Add odometry's part."""
-        for held in self._held:
-            departure, jacobians = _departure(cameras, held)
-            free = [(self._start[other], J) for other, J in jacobians.items() if other in self._start]
+    def _believe(self, cameras: Mapping[int, Array], H: Array, gradient: Array) -> None:
+        """Add what the beliefs say."""
+        for belief in self._beliefs:
+            departure, jacobians = belief.departure(cameras)
+            free = [(self._start[view], J) for view, J in jacobians.items() if view in self._start]
             for at, J in free:
                 gradient[at : at + 6] += J.T @ departure
                 for other, K in free:
@@ -207,18 +271,3 @@ class _System:
             T = cameras[view]
             local[rows] = (points[self._tracks.point[rows]] - T[:3, 3]) @ T[:3, :3]
         return local
-
-
-def _departure(cameras: Mapping[int, Array], held: Held) -> tuple[Array, dict[int, Array]]:
-    """How far a view is from where it is held, in standard deviations, with Jacobians by view."""
-    T_origin, T = cameras[held.origin], cameras[held.view]
-    R_origin, R, arm = T_origin[:3, :3], T[:3, :3], T[:3, 3] - T_origin[:3, 3]
-    turn = rotations.so3_log(held.T_origin_view[:3, :3].T @ R_origin.T @ R)
-    departure = np.r_[R_origin.T @ arm - held.T_origin_view[:3, 3], turn]
-    own, origins = np.zeros((6, 6)), np.zeros((6, 6))
-    own[:3, :3], origins[:3, :3] = R_origin.T, -R_origin.T
-    origins[:3, 3:] = R_origin.T @ rotations.skew(arm)
-    own[3:, 3:], origins[3:, 3:] = R.T, -R.T
-    inverse_sigma = 1.0 / np.repeat(held.sigma, 3)
-    weighted = {held.view: inverse_sigma[:, None] * own, held.origin: inverse_sigma[:, None] * origins}
-    return inverse_sigma * departure, weighted

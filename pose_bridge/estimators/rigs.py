@@ -129,11 +129,13 @@ class RigEstimator:
         """Adjust, drop what does not fit, and adjust again, with the noise of keypoints as it turns out."""
         seen = set(tracks.view.tolist()) | {0, 1}
         T_reference_camera = {view: T for view, T in T_reference_camera.items() if view in seen}
-        held = list(self._held(problem, seen))
+        beliefs = [*self._held(problem, seen), *self._level(problem, seen)]
         sigma_px = FIRST_SIGMA_PX
         for limit in (2.0, 1.0, 1.0):  # of the largest error: odometry's first guess is rough
             control.check()
-            found = odometry_bundle.adjust(problem, T_reference_camera, points, tracks, held, sigma_px)
+            found = odometry_bundle.adjust(
+                problem, T_reference_camera, points, tracks, beliefs, sigma_px, odometry_bundle.ROUGH_GAIN
+            )
             error_px = np.linalg.norm(found.error_px, axis=1)
             keep = error_px < limit * self._settings.max_error_px
             points, tracks = bundle.keep_observations(found.points, tracks, keep)
@@ -142,7 +144,7 @@ class RigEstimator:
             if redundancy < bundle.MIN_REDUNDANCY:
                 raise NoEstimateError("too few observations agree on how the two sides lie")
             sigma_px = max(LEAST_SIGMA_PX, float(np.sqrt(np.sum(error_px[keep] ** 2) / redundancy)))
-        return odometry_bundle.adjust(problem, T_reference_camera, points, tracks, held, sigma_px), tracks
+        return odometry_bundle.adjust(problem, T_reference_camera, points, tracks, beliefs, sigma_px), tracks
 
     def _held(self, problem: Problem, views: set[int]) -> Iterator[odometry_bundle.Held]:
         """A map's views by themselves; a robot's odometry from each picture to the next, errors adding up."""
@@ -160,6 +162,15 @@ class RigEstimator:
                 origin, view = way[start], way[end]
                 place, turn = np.sqrt(np.sum(steps[start:end], axis=0)).tolist()
                 yield odometry_bundle.Held(view, origin, driven(problem, origin, view), (place, turn))
+
+    def _level(self, problem: Problem, views: set[int]) -> Iterator[odometry_bundle.Level]:
+        """That all bases stand upright on one floor, where both sides say so."""
+        T_side_camera = [np.asarray(view.T_side_camera) for view in problem.views]
+        sigma = (self._settings.level_m, float(np.radians(self._settings.level_deg)))
+        for view in sorted(views - {0}) if problem.level else ():
+            up_reference, up_view = T_side_camera[0][2, :3], T_side_camera[view][2, :3]
+            height_m = float(T_side_camera[view][2, 3] - T_side_camera[0][2, 3])
+            yield odometry_bundle.Level(view, up_reference, up_view, height_m, sigma)
 
     def _variance(self, T_last_next: Array) -> Array:
         """Of place (metres) and direction (radians) by odometry between two pictures, (2,)."""

@@ -67,6 +67,7 @@ class Goals:
         self._open = False
         self._running: set[Task] = set()
         self._untold: set[Task] = set()  # goals whose callers have no result yet
+        self._told_s = -SEND_S  # when the last one's was handed to rclpy
         self._background: Task | None = None
         self._pool = ThreadPoolExecutor(max_waiting + 1, thread_name_prefix="goal")
 
@@ -100,12 +101,10 @@ class Goals:
 
     def tell(self) -> None:
         """Wait until callers have the results of goals that were stopped, if they can still be sent."""
-        if not self._untold or not self._node.context.ok():
-            return
         end_s = time.monotonic() + TELL_S
-        while self._untold and time.monotonic() < end_s:
+        while self._untold and time.monotonic() < end_s and self._node.context.ok():
             time.sleep(TICK_S)
-        time.sleep(SEND_S)
+        time.sleep(max(0.0, self._told_s + SEND_S - time.monotonic()))
 
     async def run(self, handle: ServerGoalHandle, work: Callable[[Task], Result]) -> Result:
         """Do a goal's work in a thread and wait for it without holding up the executor.
@@ -124,6 +123,7 @@ class Goals:
             self._pool.submit(self._work, task, work, done)
             outcome = await done
         finally:
+            self._told_s = time.monotonic()
             self._untold.discard(task)
         try:
             if task.cancel_requested:

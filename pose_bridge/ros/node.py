@@ -9,8 +9,11 @@ nowhere else.
 from __future__ import annotations
 
 import functools
+import signal
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import rclpy
@@ -19,9 +22,10 @@ from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Empty
 from std_srvs.srv import Trigger
@@ -49,6 +53,7 @@ from pose_bridge.worker.client import WorkerClient
 THREADS = 4
 RESULT_TIMEOUT_S = 10  # for so long rclpy keeps a goal that ended, with all its pictures
 IDLE_S = 0.5
+END_S = 2.0  # for callbacks that run while the node ends
 
 
 class PoseBridgeNode(LifecycleNode):
@@ -500,21 +505,27 @@ def _description(error: Exception) -> str:
 
 
 def main() -> None:
-    """Run the node until it is told to end."""
-    rclpy.init()
+    """Run the node until it is told to end; callers hear of it before the context goes."""
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
     try:
         node = PoseBridgeNode()
     except PoseBridgeError as error:
         raise SystemExit(f"pose_bridge: {error}") from None
     executor = MultiThreadedExecutor(THREADS)
     executor.add_node(node)
-    try:
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        node.close()
-        rclpy.try_shutdown()
+    with ThreadPoolExecutor(1) as pool:
+        spinning = pool.submit(executor.spin)
+        spinning.add_done_callback(lambda _: ended.set())
+        ended.wait()
+        try:
+            node.close()
+        finally:
+            executor.shutdown(END_S)
+            rclpy.shutdown()
+    spinning.result()
 
 
 if __name__ == "__main__":

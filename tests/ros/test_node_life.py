@@ -160,9 +160,12 @@ def test_a_node_that_ends_leaves_no_worker(start: Start, meet: Meet, number: int
     assert until(lambda: caller.state() == "active")
     (worker,) = node.workers()
     node.mood("deaf 60")
-    assert caller.send(pair()).runs()
+    goal = caller.send(pair())
+    assert goal.runs()
     code = node.end(number)
     assert code == (-9 if number == signal.SIGKILL else 0), node.said()
+    if number != signal.SIGKILL:
+        assert_ended(goal.outcome(), ErrorCode.DEACTIVATED)
     assert until(lambda: is_gone(worker))
     assert "Traceback" not in node.said()
 
