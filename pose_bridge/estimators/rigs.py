@@ -129,7 +129,7 @@ class RigEstimator:
         """Adjust, drop what does not fit, and adjust again, with the noise of keypoints as it turns out."""
         seen = set(tracks.view.tolist()) | {0, 1}
         T_reference_camera = {view: T for view, T in T_reference_camera.items() if view in seen}
-        beliefs = [*self._held(problem, seen), *self._level(problem, seen)]
+        beliefs: list[odometry_bundle.Belief] = [*self._held(problem, seen), *self._level(problem, seen)]
         sigma_px = FIRST_SIGMA_PX
         for limit in (2.0, 1.0, 1.0):  # of the largest error: odometry's first guess is rough
             control.check()
