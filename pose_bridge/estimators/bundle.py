@@ -19,6 +19,9 @@ HALF_ANGLE = 2.0  # pycolmap's rotation tangent is half the rotation vector (qua
 LARGEST_ROUNDING = 1e-6  # a covariance with eigenvalues this far below zero, relatively, is none
 MIN_OBSERVATIONS = 6  # views with fewer are left out
 MAX_ROUNDS = 4  # of refining and dropping what does not fit
+FIRST_NOISE_PX, LEAST_NOISE_PX = 0.5, 0.1
+LOSS_SIGMA = 1.0  # an observation that misses by so much counts half
+LOSS_EFFICIENCY = 0.61  # share of the variance that such weights seem to leave, if errors are normal
 MIN_REDUNDANCY = 12  # residuals beyond the unknowns, below which no covariance is worth its name
 
 
@@ -32,6 +35,9 @@ def adjust(
     max_error_px: float,
 ) -> Estimate:
     """Refine cameras and points on their reprojection errors, drop what does not fit, and refine again.
+
+    Wrong matches that happen to fit roughly would pull at everything, so observations that miss by much count
+    little (Cauchy's loss).
 
     Args:
         estimator: Whose estimate it is.
@@ -51,23 +57,24 @@ def adjust(
     if 1 not in T_reference_camera:
         raise NoEstimateError("too few observations to determine the target camera")
     points, tracks = keep_observations(points, tracks, np.isin(tracks.view, list(T_reference_camera)))
-    for _ in range(MAX_ROUNDS):
+    noise_px = FIRST_NOISE_PX
+    for rounds in range(MAX_ROUNDS):
         model = _model(problem, T_reference_camera, points, tracks)
-        adjuster = _adjuster(model, T_reference_camera)
+        adjuster = _adjuster(model, T_reference_camera, LOSS_SIGMA * noise_px)
         if not adjuster.solve().is_solution_usable():
             raise NoEstimateError("bundle adjustment did not converge")
         T_reference_camera, points = _read(model, T_reference_camera, len(points))
-        keep = reprojection_error_px(problem, T_reference_camera, points, tracks) < max_error_px
-        if keep.all():
+        error_px = reprojection_error_px(problem, T_reference_camera, points, tracks)
+        keep = error_px < max_error_px
+        redundancy = 2 * int(keep.sum()) - 3 * len(points) - 6 * (len(T_reference_camera) - 1)
+        if redundancy < MIN_REDUNDANCY or not (tracks.view[keep] == 1).any():
+            raise NoEstimateError("too few observations agree to determine the target camera")
+        noise_px = max(LEAST_NOISE_PX, float(np.sqrt(np.sum(error_px[keep] ** 2) / redundancy)))
+        if keep.all() and rounds:
             break
         points, tracks = keep_observations(points, tracks, keep)
-    error_px = reprojection_error_px(problem, T_reference_camera, points, tracks)
-    unknowns = 3 * len(points) + 6 * (len(T_reference_camera) - 1)
-    redundancy = 2 * len(error_px) - unknowns
-    if redundancy < MIN_REDUNDANCY or not np.isin(tracks.view, [1]).any():
-        raise NoEstimateError("too few observations agree to determine the target camera")
-    variance_px2 = float(np.sum(error_px**2) / redundancy)
     joint, views = _joint_covariance(model, adjuster, T_reference_camera)
+    variance_px2 = LOSS_EFFICIENCY * noise_px**2
     return estimate_of(estimator, T_reference_camera, points, tracks, error_px, joint * variance_px2, views)
 
 
@@ -189,7 +196,7 @@ def _model(
 
 
 def _adjuster(
-    model: pycolmap.Reconstruction, T_reference_camera: Mapping[int, Array]
+    model: pycolmap.Reconstruction, T_reference_camera: Mapping[int, Array], loss_px: float
 ) -> pycolmap.CeresBundleAdjuster:
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
@@ -197,6 +204,8 @@ def _adjuster(
     options.ceres.solver_options.max_num_iterations = 50
     options.ceres.solver_options.num_threads = 1  # sums in one order: the same answer every time
     options.ceres.solver_options.function_tolerance = 1e-8
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    options.ceres.loss_function_scale = loss_px
     config = pycolmap.BundleAdjustmentConfig()
     for view in T_reference_camera:
         config.add_image(view + 1)
