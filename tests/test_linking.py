@@ -245,6 +245,23 @@ def test_rigs_match_all_across_and_a_few_beside() -> None:
     assert sum(map(len, wide.matches.values())) > plain
 
 
+def test_rigs_leave_out_what_is_there_twice_or_too_small() -> None:
+    small = dataclasses.replace(
+        driven(2, 0.0), id="small", image=np.zeros((20, 30, 3), np.uint8), camera=CAMERA.resize(30, 20)
+    )
+    again = dataclasses.replace(driven(1, 0.0), id="v1 again")
+    question = Question(
+        reference=driven(0, 0.0),
+        target=driven(9, 5.0),
+        reference_context=(driven(1, 0.0), again, small),
+        target_context=(driven(8, 5.0),),
+    )
+    for build in (linker().rigs, linker().rigs_wide):
+        problem = build(question, Control())
+        assert [view.id for view in problem.views] == ["v0", "v9", "v1", "v8"]
+        assert problem.sides == (0, 1, 0, 1)
+
+
 @pytest.mark.parametrize("known", ["upright", "common_ground"])
 def test_level_only_where_both_are_known(known: str) -> None:
     question = Question(reference=driven(0, 0.0), target=driven(3, 0.0), **{known: True})

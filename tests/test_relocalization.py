@@ -183,6 +183,42 @@ def test_the_next_attempt_is_where_the_first_one_says() -> None:
     assert ahead[second.reference.id] > np.median(list(ahead.values()))
 
 
+def test_pictures_that_are_too_small_are_no_search() -> None:
+    small = [
+        dataclasses.replace(view, image=view.image[:16, :16], camera=view.camera.resize(16, 16))
+        for view in SEEN
+    ]
+    bridge = Oracle()
+    with pytest.raises(NotLocalizedError, match="every picture was tried"):
+        search(bridge, small, settings={"places": 2}).run(Control())
+    assert bridge.asked == []
+
+
+def test_the_answer_is_about_the_picture_that_is_tied_best() -> None:
+    """Odometry may err by degrees on the way to the newest one, even where that was settled at once."""
+
+    class Drifted(Oracle):
+        def answer(self, question: Question, control: Control | None = None) -> Answer:
+            found = super().answer(question, control)
+            tied = dataclasses.replace(found.evidence, target_view_id="v5", reference_view_id="m3")
+            return dataclasses.replace(found, evidence=tied)
+
+    found = search(Drifted()).run(Control())
+    assert_right(found)
+    assert (found.best.view.id, found.best.keyframe.id) == ("v5", "m3")
+    assert len(found.attempts) == 1
+
+
+def test_things_count_not_attempts() -> None:
+    """Two pictures of one thing do not outvote one picture of two things."""
+    searching = search(Oracle())
+    right = search(Oracle()).run(Control()).best
+    searching.attempts += [lie("v0"), lie("v1"), right]
+    first, second = searching.hypotheses()
+    assert (len(first.attempts), len(second.attempts)) == (1, 2)
+    assert_right(first)
+
+
 def test_waiting_for_motion() -> None:
     views, said = [SEEN[0]], []
 
