@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -71,7 +71,8 @@ def rows_of(seed: int) -> list[Row]:
         drawn = questions.draw(FIRST_STYLE + seed, 0, seed)
     except BadInputError:
         return []
-    return list(_rows(drawn.question, drawn.T_reference_target))
+    T = drawn.T_reference_target
+    return list(_rows(drawn.question, {} if T is None else {drawn.question.target.id: T}))
 
 
 def rows_of_search(seed: int) -> list[Row]:
@@ -88,11 +89,12 @@ def rows_of_search(seed: int) -> list[Row]:
     question = robot.session.search().next_question(Control())
     if question is None:
         return []
-    seen = {view.id: view for view in robot.seen}[question.target.id]
-    T_map_target = robot.truth[seen.stamp_ns] @ np.asarray(seen.T_base_camera)
-    T_map_reference = np.asarray(question.reference.T_side_camera)
-    T_true = rigid.relative(T_map_reference, T_map_target) if at_home else None
-    return list(_rows(question, T_true, CORRECT_PLACE_M))
+    T_reference_map = rigid.inverse(np.asarray(question.reference.T_side_camera))
+    truth = {
+        view.id: T_reference_map @ robot.truth[view.stamp_ns] @ np.asarray(view.T_base_camera)
+        for view in robot.seen
+    }
+    return list(_rows(question, truth if at_home else {}, CORRECT_PLACE_M))
 
 
 class _Nobody:
@@ -102,7 +104,14 @@ class _Nobody:
         return Answer.rejected(Reason.NO_OVERLAP, "nobody was asked")
 
 
-def _rows(question: Question, T_reference_target: Array | None, near_m: float = 0.0) -> Iterator[Row]:
+def _rows(question: Question, T_reference_view: Mapping[str, Array], near_m: float = 0.0) -> Iterator[Row]:
+    """Candidates of all rungs; right are those that are so where the sides are tied best, if that is known.
+
+    Args:
+        question: To all rungs.
+        T_reference_view: The truth by id, of the target at least; nothing: no answer is right.
+        near_m: See `correct`.
+    """
     config = Config()
     for rung in ladder(config, FeatureStore(config.features, config.views)):
         if not rung.serves(question):
@@ -112,27 +121,36 @@ def _rows(question: Question, T_reference_target: Array | None, near_m: float = 
             found = verification.candidates(rung.estimator, problem, Control(), config.context.alternatives)
         except NoEstimateError:
             continue
+        names = [view.id for view in problem.views]
         for estimate, evidence in found:
-            yield rung.estimator.name, evidence.features, correct(estimate, T_reference_target, near_m)
+            tied = evidence.target_view_id if evidence.target_view_id in T_reference_view else names[1]
+            right = names[1] in T_reference_view and correct(
+                estimate,
+                names.index(tied),
+                T_reference_view[tied],
+                float(np.linalg.norm(T_reference_view[names[1]][:3, 3])),
+                near_m,
+            )
+            yield rung.estimator.name, evidence.features, right
 
 
-def correct(estimate: Estimate, T_true: Array | None, near_m: float = 0.0) -> bool:
-    """Whether an estimate is correct in the sense of docs/method.md; in another place nothing is.
+def correct(estimate: Estimate, view: int, T_true: Array, unit_m: float, near_m: float = 0.0) -> bool:
+    """Whether an estimate is correct in the sense of docs/method.md.
 
     Args:
         estimate: Of the pair.
-        T_true: T_reference_target, (4, 4).
+        view: Index of the view that counts.
+        T_true: T_reference_view, (4, 4).
+        unit_m: The true baseline, unit of the estimate.
         near_m: A place this near to the true one is correct, whatever the direction.
     """
-    if T_true is None:
-        return False
-    T = estimate.T_reference_target
+    T = estimate.T_reference_camera[view]
     if distances.rotation_error_deg(T[:3, :3], T_true[:3, :3]) > CORRECT_ROTATION_DEG:
         return False
     known, _ = covariance.translation(estimate, False, Config().verification)
     if known is Translation.UNDEFINED:
         return True
-    off_m = np.linalg.norm(T[:3, 3] * np.linalg.norm(T_true[:3, 3]) - T_true[:3, 3])
+    off_m = np.linalg.norm(T[:3, 3] * unit_m - T_true[:3, 3])
     off_deg = distances.translation_error_deg(T[:3, 3], T_true[:3, 3])
     return bool(off_m <= near_m) or off_deg <= CORRECT_DIRECTION_DEG
 
