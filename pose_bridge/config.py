@@ -275,6 +275,22 @@ class BridgeConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VggtConfig(_Checked):
+    """The network that guesses cameras from pictures, generated ones among them."""
+
+    weights: str = setting("", "folder with its model.safetensors; empty where there is none")
+    overlay: str = setting("", "safetensors with parameters that take the place of the network's own")
+    gpu: bool = setting(True, "run on a GPU if there is one")
+    long_side_px: int = setting(
+        518, "longer side of the pictures that it sees, rounded up to whole patches", low=28, high=4096
+    )
+    max_batch_tokens: int = setting(
+        60000, "patches of pictures that run together; fewer take less memory", low=1, high=100000000
+    )
+    compile: bool = setting(False, "compile it: slower to load, faster to answer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerConfig(_Checked):
     """The process that runs the bridge for a robot."""
 
@@ -542,6 +558,7 @@ class Config:
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     gates: GatesConfig = field(default_factory=GatesConfig)
     bridge: BridgeConfig = field(default_factory=BridgeConfig)
+    vggt: VggtConfig = field(default_factory=VggtConfig)
     worker: WorkerConfig = field(default_factory=WorkerConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
     goals: GoalsConfig = field(default_factory=GoalsConfig)

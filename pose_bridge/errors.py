@@ -103,6 +103,12 @@ class DeactivatedError(PoseBridgeError):
     code = ErrorCode.DEACTIVATED
 
 
+class ModelError(PoseBridgeError):
+    """Fetch the weights: they are not there, not whole, or of another model."""
+
+    code = ErrorCode.MODEL_MISSING
+
+
 class OutOfMemoryError(PoseBridgeError):
     """Give the worker more memory, or ask for less: smaller images, fewer views."""
 

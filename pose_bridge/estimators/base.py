@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pose_bridge.control import Control
 from pose_bridge.features import Features
 from pose_bridge.geometry import rigid
+from pose_bridge.geometry.cameras import Camera
 from pose_bridge.views import Stage, View
 
 Array = NDArray[np.float64]
@@ -167,6 +168,36 @@ class Estimate:
 def scaled_cameras(T_reference_camera: Mapping[int, Array], factor: float) -> dict[int, Array]:
     """Return the same cameras with every distance multiplied."""
     return {view: rigid.make(T[:3, :3], factor * T[:3, 3]) for view, T in T_reference_camera.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class DepthGuess:
+    """A network's word on how far away everything in a view is.
+
+    Attributes:
+        camera: Whose pixels these are; its axes are the view's own camera's, its lens has no distortion.
+        depth_up_to_scale: (H, W), along the optical axis, unit of the cameras; NaN outside the view.
+        confidence: (H, W), the more the surer, without a unit; 0 outside.
+    """
+
+    camera: Camera
+    depth_up_to_scale: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Guess:
+    """A network's word on where cameras are; no tracks stand behind it.
+
+    Attributes:
+        T_reference_camera: By id of the view, the first one the identity, in one unknown unit, (4, 4).
+        focal_ratio: The focal length that it sees, by the known one: far from 1, it mistakes the scene.
+        depths: By id of the view; empty unless asked for.
+    """
+
+    T_reference_camera: Mapping[str, Array]
+    focal_ratio: Mapping[str, float]
+    depths: Mapping[str, DepthGuess]
 
 
 class Estimator(Protocol):

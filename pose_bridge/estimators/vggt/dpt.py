@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 from torch import Tensor, nn
 
 PLACE_WEIGHT, PLACE_BASE = 0.1, 100.0
@@ -25,8 +25,8 @@ class Residual(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return maps of the same shape."""
-        maps = F.relu(maps)
-        return maps + self.conv2(F.relu(self.conv1(maps)))
+        maps = functional.relu(maps)
+        return maps + self.conv2(functional.relu(self.conv1(maps)))
 
 
 class Fusion(nn.Module):
@@ -110,12 +110,12 @@ class DenseHead(nn.Module):
             rows, columns = levels[index - 2].shape[-2:] if index > 1 else (2 * s for s in fused.shape[-2:])
             fused = getattr(self.scratch, f"refinenet{index}")(fused, fine, (rows, columns))
         maps = _placed(_enlarged(self.scratch.output_conv1(fused), size_px), aspect)
-        depth, confidence = self.scratch.output_conv2(maps).float().unbind(1)
+        depth, confidence = self.scratch.output_conv2(maps).unbind(1)
         return depth.exp(), 1.0 + confidence.exp()
 
 
 def _enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(maps, size, mode="bilinear", align_corners=True)
+    return functional.interpolate(maps, size, mode="bilinear", align_corners=True)
 
 
 def _placed(maps: Tensor, aspect: float) -> Tensor:
@@ -129,7 +129,9 @@ def _placed(maps: Tensor, aspect: float) -> Tensor:
     )
     quarter = channels // 4
     omega = PLACE_BASE ** -(torch.arange(quarter, dtype=torch.float64, device=maps.device) / quarter)
-    columns, rows = (torch.cat(((axis * omega[:, None]).sin(), (axis * omega[:, None]).cos())) for axis in (x, y))
+    columns, rows = (
+        torch.cat(((axis * omega[:, None]).sin(), (axis * omega[:, None]).cos())) for axis in (x, y)
+    )
     half = (channels // 2, height, width)
     places = torch.cat((columns[:, None].expand(half), rows[:, :, None].expand(half)))
     return maps + PLACE_WEIGHT * places.to(maps.dtype)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 from torch import Tensor, nn
 
 ROPE_BASE = 100.0
@@ -34,7 +34,7 @@ class Attention(nn.Module):
         q, k = self.q_norm(q), self.k_norm(k)
         if rotation is not None:
             q, k = rotation(q), rotation(k)
-        seen = F.scaled_dot_product_attention(q, k.to(q.dtype), v.to(q.dtype))
+        seen = functional.scaled_dot_product_attention(q, k.to(q.dtype), v.to(q.dtype))
         return self.proj(seen.transpose(1, 2).reshape(batch, count, width))
 
 
@@ -82,7 +82,7 @@ class Mlp(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return (..., out)."""
-        return self.fc2(F.gelu(self.fc1(tokens)))
+        return self.fc2(functional.gelu(self.fc1(tokens)))
 
 
 class Block(nn.Module):
@@ -139,9 +139,7 @@ class Dino(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid * grid, width))
         self.register_tokens = nn.Parameter(torch.zeros(1, registers, width))
-        self.blocks = nn.ModuleList(
-            Block(width, heads, mlp, epsilon=self.EPSILON) for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(Block(width, heads, mlp, epsilon=self.EPSILON) for _ in range(depth))
         self.norm = nn.LayerNorm(width, self.EPSILON)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -161,5 +159,5 @@ class Dino(nn.Module):
         if (rows, columns) == (self._grid, self._grid):
             return learned
         square = learned.float().unflatten(1, (self._grid, self._grid)).permute(0, 3, 1, 2)
-        resampled = F.interpolate(square, (rows, columns), mode="bicubic", antialias=True)
+        resampled = functional.interpolate(square, (rows, columns), mode="bicubic", antialias=True)
         return resampled.flatten(2).transpose(1, 2).to(learned.dtype)

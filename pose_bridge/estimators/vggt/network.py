@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 from torch import Tensor, nn
 
 from pose_bridge.estimators.vggt.dpt import DenseHead
@@ -64,9 +64,8 @@ class Architecture:
     @property
     def dense_layers(self) -> tuple[int, int, int, int]:
         """Which pairs of blocks the depth head reads: 4, 11, 17 and 23 of 24."""
-        if self.depth == 4:
-            return 0, 1, 2, 3
-        return tuple(round(self.depth * share) - 1 for share in (5 / 24, 12 / 24, 18 / 24, 1.0))  # type: ignore[return-value]
+        first, second, third, last = (round(self.depth * share / 24) - 1 for share in (5, 12, 18, 24))
+        return first, second, third, last
 
 
 class Prediction(NamedTuple):
@@ -102,18 +101,14 @@ class Aggregator(nn.Module):
         self.camera_token = nn.Parameter(torch.zeros(1, 2, 1, size.width))  # of the first frame, of others
         self.register_token = nn.Parameter(torch.zeros(1, 2, size.registers, size.width))
         self.frame_blocks, self.global_blocks = (
-            nn.ModuleList(
-                Block(size.width, size.heads, size.mlp, normed=True) for _ in range(size.depth)
-            )
+            nn.ModuleList(Block(size.width, size.heads, size.mlp, normed=True) for _ in range(size.depth))
             for _ in range(2)
         )
-        for name, values in (("_mean", COLOUR_MEAN), ("_std", COLOUR_STD)):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the patches of images in [0, 1], (N, 3, H, W), each by itself: (N, patches, width)."""
-        normalized = (images - self._mean) / self._std
-        patches: Tensor = self.patch_embed(normalized.to(self.camera_token.dtype))
+        mean, std = (images.new_tensor(values)[:, None, None] for values in (COLOUR_MEAN, COLOUR_STD))
+        patches: Tensor = self.patch_embed(((images - mean) / std).to(self.camera_token.dtype))
         return patches
 
     def forward(self, patches: Tensor, grid: tuple[int, int], layers: Sequence[int]) -> list[Tensor]:
@@ -169,15 +164,15 @@ class CameraHead(nn.Module):
     def forward(self, camera_tokens: Tensor) -> Tensor:
         """Return the encodings of cameras, (B, S, 9), by their tokens, (B, S, width)."""
         tokens = self.token_norm(camera_tokens)
-        plain = F.layer_norm(tokens, tokens.shape[-1:], eps=UNLIKE_OTHERS_EPSILON)
+        plain = functional.layer_norm(tokens, tokens.shape[-1:], eps=UNLIKE_OTHERS_EPSILON)
         encoding = self.empty_pose_tokens.expand(*tokens.shape[:2], -1)
         for refinement in range(REFINEMENTS):
-            known = self.embed_pose(encoding.detach().to(tokens.dtype))
+            known = self.embed_pose(encoding.detach())
             shift, scale, gate = self.poseLN_modulation(known).chunk(3, dim=-1)
             modulated = tokens + gate * (plain * (1.0 + scale) + shift)
-            change = self.pose_branch(self.trunk_norm(self.trunk(modulated))).float()
+            change = self.pose_branch(self.trunk_norm(self.trunk(modulated)))
             encoding = encoding + change if refinement else change
-        return torch.cat((encoding[..., :7], F.relu(encoding[..., 7:])), dim=-1)
+        return torch.cat((encoding[..., :7], functional.relu(encoding[..., 7:])), dim=-1)
 
 
 class Vggt(nn.Module):
@@ -208,9 +203,9 @@ class Vggt(nn.Module):
         layers = (*self.depth_head.layers, last) if depth else (last,)
         grid = (size_px[0] // self.size.patch_px, size_px[1] // self.size.patch_px)
         *dense, final = self.aggregator(patches, grid, layers)
-        encoding = self.camera_head(final[:, :, 0])
+        encoding = self.camera_head(final[:, :, 0].float())
         if not depth:
             return Prediction(encoding, None, None)
-        own = [tokens[:, :, self.aggregator.first_patch :].flatten(0, 1) for tokens in dense]
+        own = [tokens[:, :, self.aggregator.first_patch :].flatten(0, 1).float() for tokens in dense]
         maps = self.depth_head(own, size_px)
         return Prediction(encoding, *(found.unflatten(0, patches.shape[:2]) for found in maps))

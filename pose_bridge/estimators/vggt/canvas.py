@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Views as VGGT wants them: of one size, pinholes with the principal point in the middle, and whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pose_bridge.geometry.cameras import Camera
+from pose_bridge.views import View
+
+WIDEST_TAN = np.tan(
+    np.radians(65.0)
+)  # half angle; beyond, a pinhole stretches a picture out of all proportion
+BORDER_STEPS = 33
+BLANK = 255  # what lies around a view
+
+Size = tuple[int, int]  # width, height, px
+
+
+@dataclass(frozen=True, eq=False)
+class Canvas:
+    """One view.
+
+    Attributes:
+        image: uint8 RGB, (H, W, 3).
+        camera: Of the image; its axes are those of the view's own camera.
+        inside: bool (H, W), True where the view's picture lies, and not its mask.
+    """
+
+    image: NDArray[np.uint8]
+    camera: Camera
+    inside: NDArray[np.bool_]
+
+
+def canvases(views: Sequence[View], long_side_px: int, patch_px: int) -> list[Canvas]:
+    """Draw views on canvases of one size, none of them cropped.
+
+    Args:
+        views: Any cameras.
+        long_side_px: Of a canvas, before it is rounded up to whole patches.
+        patch_px: Side of a patch.
+    """
+    reaches = [_reach(view.camera) for view in views]
+    scales = [long_side_px / (2.0 * max(reach)) for reach in reaches]
+    needed = np.max(
+        [2.0 * scale * np.array(reach) for scale, reach in zip(scales, reaches, strict=True)], axis=0
+    )
+    width, height = (int(patch_px * np.ceil(side / patch_px - 1e-6)) for side in needed)
+    return [_drawn(view, scale, (width, height)) for view, scale in zip(views, scales, strict=True)]
+
+
+def _reach(camera: Camera) -> tuple[float, float]:
+    """How far from the axis the picture reaches to the sides, and up or down, on the plane z = 1."""
+    x, y = np.linspace(0.0, camera.width, BORDER_STEPS), np.linspace(0.0, camera.height, BORDER_STEPS)
+    border = np.concatenate(
+        [np.c_[x, np.full_like(x, edge)] for edge in (0.0, camera.height)]
+        + [np.c_[np.full_like(y, edge), y] for edge in (0.0, camera.width)]
+    )
+    rays = np.abs(camera.normalize(border))
+    across, along = np.nanmax(np.where(np.isnan(rays), WIDEST_TAN, rays), axis=0)
+    return min(float(across), WIDEST_TAN), min(float(along), WIDEST_TAN)
+
+
+def _drawn(view: View, scale: float, size: Size) -> Canvas:
+    camera = Camera.from_focal_px(scale, *size)
+    shrink = min(1.0, scale / view.camera.mean_focal_px)
+    small = max(1, round(shrink * view.camera.width)), max(1, round(shrink * view.camera.height))
+    image = cv2.resize(view.image, small, interpolation=cv2.INTER_AREA) if shrink < 1.0 else view.image
+    usable = np.full(view.image.shape[:2], 255, np.uint8)
+    if view.mask is not None:
+        usable *= view.mask
+    maps = _maps(view.camera.resize(image.shape[1], image.shape[0]), camera)
+    drawn = cv2.remap(
+        image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(BLANK,) * 3
+    )
+    own = _maps(view.camera, camera)
+    inside = cv2.remap(usable, *own, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0) > 0
+    return Canvas(np.asarray(drawn, np.uint8), camera, inside)
+
+
+def _maps(source: Camera, target: Camera) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Where in the source each pixel of the target is seen, as cv2.remap wants it."""
+    fisheye = source.distortion_model == "equidistant"
+    make = cv2.fisheye.initUndistortRectifyMap if fisheye else cv2.initUndistortRectifyMap
+    size = target.width, target.height
+    coefficients = source.distortion.copy() if len(source.distortion) else np.zeros(4)
+    maps = make(source.to_opencv_K(), coefficients, np.eye(3), target.to_opencv_K(), size, cv2.CV_32FC1)
+    return maps[0], maps[1]
