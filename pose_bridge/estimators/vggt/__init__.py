@@ -164,9 +164,7 @@ def _depths(
 ) -> dict[str, DepthGuess]:
     assert prediction.depth is not None
     assert prediction.confidence is not None
-    depth, confidence = (
-        maps[row].float().cpu().numpy() for maps in (prediction.depth, prediction.confidence)
-    )
+    depth, confidence = prediction.depth[row].cpu().numpy(), prediction.confidence[row].cpu().numpy()
     return {
         view.id: DepthGuess(
             camera=canvas.camera,

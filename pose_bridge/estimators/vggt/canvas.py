@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 from pose_bridge.geometry.cameras import Camera
 from pose_bridge.views import View
 
-WIDEST_TAN = np.tan(
-    np.radians(65.0)
-)  # half angle; beyond, a pinhole stretches a picture out of all proportion
+WIDEST_TAN = np.tan(np.radians(65.0))  # of half the angle; beyond, a pinhole stretches pictures too far
 BORDER_STEPS = 33
 BLANK = 255  # what lies around a view
 
@@ -47,10 +45,8 @@ def canvases(views: Sequence[View], long_side_px: int, patch_px: int) -> list[Ca
     """
     reaches = [_reach(view.camera) for view in views]
     scales = [long_side_px / (2.0 * max(reach)) for reach in reaches]
-    needed = np.max(
-        [2.0 * scale * np.array(reach) for scale, reach in zip(scales, reaches, strict=True)], axis=0
-    )
-    width, height = (int(patch_px * np.ceil(side / patch_px - 1e-6)) for side in needed)
+    needed_px = np.max(2.0 * np.array(scales)[:, None] * np.array(reaches), axis=0)
+    width, height = (int(patch_px * np.ceil(side / patch_px - 1e-6)) for side in needed_px)
     return [_drawn(view, scale, (width, height)) for view, scale in zip(views, scales, strict=True)]
 
 
@@ -75,12 +71,9 @@ def _drawn(view: View, scale: float, size: Size) -> Canvas:
     if view.mask is not None:
         usable *= view.mask
     maps = _maps(view.camera.resize(image.shape[1], image.shape[0]), camera)
-    drawn = cv2.remap(
-        image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(BLANK,) * 3
-    )
-    own = _maps(view.camera, camera)
-    inside = cv2.remap(usable, *own, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0) > 0
-    return Canvas(np.asarray(drawn, np.uint8), camera, inside)
+    drawn = cv2.remap(image, *maps, cv2.INTER_LINEAR, None, cv2.BORDER_CONSTANT, (BLANK,) * 3)
+    inside = cv2.remap(usable, *_maps(view.camera, camera), cv2.INTER_NEAREST, None, cv2.BORDER_CONSTANT, 0)
+    return Canvas(np.asarray(drawn, np.uint8), camera, np.asarray(inside) > 0)
 
 
 def _maps(source: Camera, target: Camera) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -90,4 +83,4 @@ def _maps(source: Camera, target: Camera) -> tuple[NDArray[np.float32], NDArray[
     size = target.width, target.height
     coefficients = source.distortion.copy() if len(source.distortion) else np.zeros(4)
     maps = make(source.to_opencv_K(), coefficients, np.eye(3), target.to_opencv_K(), size, cv2.CV_32FC1)
-    return maps[0], maps[1]
+    return np.asarray(maps[0], np.float32), np.asarray(maps[1], np.float32)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch.nn import functional
 from torch import Tensor, nn
+from torch.nn import functional
 
 PLACE_WEIGHT, PLACE_BASE = 0.1, 100.0
 
@@ -129,9 +129,8 @@ def _placed(maps: Tensor, aspect: float) -> Tensor:
     )
     quarter = channels // 4
     omega = PLACE_BASE ** -(torch.arange(quarter, dtype=torch.float64, device=maps.device) / quarter)
-    columns, rows = (
-        torch.cat(((axis * omega[:, None]).sin(), (axis * omega[:, None]).cos())) for axis in (x, y)
-    )
+    waves = (axis * omega[:, None] for axis in (x, y))
+    columns, rows = (torch.cat((wave.sin(), wave.cos())) for wave in waves)
     half = (channels // 2, height, width)
     places = torch.cat((columns[:, None].expand(half), rows[:, :, None].expand(half)))
     return maps + PLACE_WEIGHT * places.to(maps.dtype)

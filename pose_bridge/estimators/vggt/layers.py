@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import torch
-from torch.nn import functional
 from torch import Tensor, nn
+from torch.nn import functional
 
 ROPE_BASE = 100.0
 

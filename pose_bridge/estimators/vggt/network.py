@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch.nn import functional
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pose_bridge.estimators.vggt.dpt import DenseHead
 from pose_bridge.estimators.vggt.layers import Block, Dino, Mlp, Rotation
