@@ -21,3 +21,12 @@ def fox() -> Path:
     if not (folder / "cameras.json").is_file():
         pytest.skip("no photographs in ../shared/data/fox, beside the repository (see CONTRIBUTING.md)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def vggt_tiny() -> Path:
+    """A small VGGT with random weights and what the published network answers with them."""
+    folder = ROOT.parent / "shared" / "data" / "vggt_tiny"
+    if not (folder / "expected.npz").is_file():
+        pytest.skip("no answers of the published network in ../shared/data/vggt_tiny")
+    return folder

@@ -34,8 +34,8 @@ class Choice:
 
     Attributes:
         video: Which.
-        subset: Whose pose is the medoid.
-        T_reference_target: The pose, (4, 4).
+        subset: Of it, whose pose is the medoid.
+        medoids: T_reference_target of each video's medoid, (V, 4, 4).
         d_med_deg: Of each video: mean distance of its subsets to their medoid, (V,).
         d_bias_deg: Of each video: distance of its medoid to what the two views alone say, (V,).
         asked: How many subsets were evaluated.
@@ -43,10 +43,15 @@ class Choice:
 
     video: int
     subset: int
-    T_reference_target: Array
+    medoids: Array
     d_med_deg: Array
     d_bias_deg: Array
     asked: int
+
+    @property
+    def T_reference_target(self) -> Array:
+        """The pose that is believed, (4, 4)."""
+        return np.asarray(self.medoids[self.video])
 
     @property
     def d_total_deg(self) -> Array:
@@ -99,15 +104,11 @@ def choose(T_by_video: Sequence[Array], T_pair: Array) -> Choice:
         T_by_video: T_reference_target of each video's subsets, (m, 4, 4).
         T_pair: What the two views alone say, (4, 4).
     """
-    medoids = [medoid(poses) for poses in T_by_video]
-    d_med_deg = np.array([d for _, d in medoids])
-    d_bias_deg = np.array(
-        [distances_deg(poses[index], T_pair) for poses, (index, _) in zip(T_by_video, medoids, strict=True)]
-    )
+    found = [medoid(poses) for poses in T_by_video]
+    medoids = np.array([poses[index] for poses, (index, _) in zip(T_by_video, found, strict=True)])
+    d_med_deg, d_bias_deg = np.array([d for _, d in found]), distances_deg(medoids, T_pair)
     video = int((d_med_deg + d_bias_deg).argmin())
-    subset = medoids[video][0]
-    asked = sum(map(len, T_by_video))
-    return Choice(video, subset, T_by_video[video][subset], d_med_deg, d_bias_deg, asked)
+    return Choice(video, found[video][0], medoids, d_med_deg, d_bias_deg, sum(map(len, T_by_video)))
 
 
 def medoid(poses: Array) -> tuple[int, float]:
@@ -158,28 +159,22 @@ def race(
         more(video, FIRST)
     while True:
         choice = choose(known, T_pair)
-        sigma_deg = np.array(
-            [
-                _sigma_deg(d_med_deg, len(poses), count)
-                for d_med_deg, poses in zip(choice.d_med_deg, known, strict=True)
-            ]
-        )
-        leader = choice.video
+        leader, asked = choice.video, np.array([len(poses) for poses in known])
+        sigma_deg = _sigma_deg(choice.d_med_deg, asked, count)
         behind_deg = choice.d_total_deg - choice.d_total_deg[leader]
-        rivals = behind_deg <= certainty_sigma * np.hypot(sigma_deg, sigma_deg[leader])
-        rivals &= [video != leader and len(known[video]) < count for video in range(videos)]
-        whole = len(known[leader]) == count
+        rivals = (asked < count) & (behind_deg <= certainty_sigma * np.hypot(sigma_deg, sigma_deg[leader]))
+        rivals &= distances_deg(choice.medoids, choice.T_reference_target) > within_deg
         if rivals.any():
             more(int(np.where(rivals, behind_deg - sigma_deg, np.inf).argmin()))
-        elif whole or _settled(known[leader], within_deg):
+        elif asked[leader] == count or _settled(known[leader], within_deg):
             return choice
-        if not whole:
+        if asked[leader] < count:
             more(leader)
 
 
-def _sigma_deg(d_med_deg: float, asked: int, count: int) -> float:
-    """Standard deviation of D_total by some of `count` subsets; none is left once all are known."""
-    return float(max(LEAST_SPREAD_DEG, d_med_deg) * np.sqrt((1.0 - asked / count) / asked))
+def _sigma_deg(d_med_deg: Array, asked: NDArray[np.int_], count: int) -> Array:
+    """Standard deviation of D_total by some of `count` subsets, (V,); none is left once all are known."""
+    return np.asarray(np.maximum(LEAST_SPREAD_DEG, d_med_deg) * np.sqrt((1.0 - asked / count) / asked))
 
 
 def _settled(poses: Array, within_deg: float) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from pose_bridge.geometry.cameras import Camera
 from pose_bridge.views import View
+
+log = logging.getLogger(__name__)
 
 WIDEST_TAN = np.tan(np.radians(65.0))  # of half the angle; beyond, a pinhole stretches pictures too far
 BORDER_STEPS = 33
@@ -43,15 +46,16 @@ def canvases(views: Sequence[View], long_side_px: int, patch_px: int) -> list[Ca
         long_side_px: Of a canvas, before it is rounded up to whole patches.
         patch_px: Side of a patch.
     """
-    reaches = [_reach(view.camera) for view in views]
+    reaches = [_reach(view) for view in views]
     scales = [long_side_px / (2.0 * max(reach)) for reach in reaches]
     needed_px = np.max(2.0 * np.array(scales)[:, None] * np.array(reaches), axis=0)
     width, height = (int(patch_px * np.ceil(side / patch_px - 1e-6)) for side in needed_px)
     return [_drawn(view, scale, (width, height)) for view, scale in zip(views, scales, strict=True)]
 
 
-def _reach(camera: Camera) -> tuple[float, float]:
+def _reach(view: View) -> tuple[float, float]:
     """How far from the axis the picture reaches to the sides, and up or down, on the plane z = 1."""
+    camera = view.camera
     x, y = np.linspace(0.0, camera.width, BORDER_STEPS), np.linspace(0.0, camera.height, BORDER_STEPS)
     border = np.concatenate(
         [np.c_[x, np.full_like(x, edge)] for edge in (0.0, camera.height)]
@@ -59,6 +63,8 @@ def _reach(camera: Camera) -> tuple[float, float]:
     )
     rays = np.abs(camera.normalize(border))
     across, along = np.nanmax(np.where(np.isnan(rays), WIDEST_TAN, rays), axis=0)
+    if max(across, along) >= WIDEST_TAN:
+        log.warning("%s: what its lens sees 65 degrees or more off its axis is left out", view.id)
     return min(float(across), WIDEST_TAN), min(float(along), WIDEST_TAN)
 
 

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small checkpoints with random weights, in the formats that the large ones are published in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from pose_bridge.estimators.vggt.network import REFINEMENTS, Architecture, Vggt
+
+TINY = Architecture(
+    width=32,
+    depth=4,
+    heads=2,
+    mlp=64,
+    dino_depth=1,
+    dino_heads=2,
+    dino_mlp=64,
+    dino_grid=4,
+    camera_depth=1,
+    dense_channels=(16, 16, 32, 32),
+    dense_features=16,
+)
+
+
+def vggt_state(seed: int = 0, size: Architecture = TINY) -> dict[str, torch.Tensor]:
+    """Random parameters under which cameras differ and every field of view is one."""
+    torch.manual_seed(seed)
+    state = Vggt(size).state_dict()
+    for name, tensor in state.items():
+        if name.endswith("gamma"):
+            tensor.fill_(0.5)
+        elif not tensor.any():
+            tensor.copy_(0.2 * torch.randn_like(tensor))
+    state["camera_head.pose_branch.fc2.weight"].mul_(0.1)
+    state["camera_head.pose_branch.fc2.bias"][3:] = torch.tensor([0.1, 0.2, 0.0, 1.0, 0.9, 0.9]) / REFINEMENTS
+    return state
+
+
+def save_vggt(folder: Path, state: dict[str, torch.Tensor] | None = None) -> Path:
+    """Write a checkpoint, heads that are not used among it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    unused = {"point_head.norm.weight": torch.ones(4), "track_head.tracker.fmap_norm.bias": torch.ones(4)}
+    save_file({**(vggt_state() if state is None else state), **unused}, folder / "model.safetensors")
+    return folder
