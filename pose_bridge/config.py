@@ -9,6 +9,7 @@ all read them here.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import typing
@@ -291,6 +292,45 @@ class VggtConfig(_Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LtxConfig(_Checked):
+    """The video model that fills the gap between two views."""
+
+    weights: str = setting("", "folder in diffusers' layout; empty where there is none")
+    gpu: bool = setting(True, "run on a GPU if there is one")
+    offload: bool = setting(False, "keep in the main memory what does not run: slower, for small GPUs")
+    num_frames: int = setting(25, "of a video, both ends included: 8k + 1", low=9, high=257)
+    long_side_px: int = setting(
+        512, "longer side of a frame; both sides are rounded up to multiples of 32", low=64, high=1280
+    )
+    schedule: str = setting(
+        "1000 993 987 981 975 909 725 422",
+        "noise levels of the steps, by a thousand; these are the distilled model's",
+    )
+    decode_timestep: float = setting(
+        0.05, "noise level that the autoencoder takes away by itself", low=0.0, high=1.0
+    )
+    decode_noise: float = setting(0.025, "noise that is added before that", low=0.0, high=1.0)
+
+    def __post_init__(self) -> None:
+        super(LtxConfig, self).__post_init__()
+        if self.num_frames % 8 != 1:  # the autoencoder packs time by 8; rounding would shift the frames
+            near = 8 * round((self.num_frames - 1) / 8) + 1
+            raise ConfigError(f"ltx.num_frames must be 8k + 1, got {self.num_frames}; try {near}")
+        try:
+            levels = self.timesteps
+        except ValueError:
+            raise ConfigError(f"ltx.schedule must be numbers, got {self.schedule!r}") from None
+        falling = all(a > b for a, b in itertools.pairwise((1000.1, *levels, 0.0)))
+        if not levels or not falling:
+            raise ConfigError(f"ltx.schedule must fall from at most 1000 towards 0, got {self.schedule!r}")
+
+    @property
+    def timesteps(self) -> tuple[float, ...]:
+        """The schedule."""
+        return tuple(map(float, self.schedule.split()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerConfig(_Checked):
     """The process that runs the bridge for a robot."""
 
@@ -559,6 +599,7 @@ class Config:
     gates: GatesConfig = field(default_factory=GatesConfig)
     bridge: BridgeConfig = field(default_factory=BridgeConfig)
     vggt: VggtConfig = field(default_factory=VggtConfig)
+    ltx: LtxConfig = field(default_factory=LtxConfig)
     worker: WorkerConfig = field(default_factory=WorkerConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
     goals: GoalsConfig = field(default_factory=GoalsConfig)

@@ -80,6 +80,25 @@ class Stage(IntEnum):
     HYBRID = 5
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a picture comes from that no camera took.
+
+    Attributes:
+        model: That made it: its name and a hash of its weights.
+        prompt: That it was told.
+        seed: Of its noise.
+        reversed: It was made from the target to the reference, and turned round.
+        frame: Its number in the video, the reference being 0.
+    """
+
+    model: str
+    prompt: str
+    seed: int
+    reversed: bool
+    frame: int
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class View:
     """One camera view and what is known about it.
@@ -93,6 +112,7 @@ class View:
         T_side_camera: Camera pose by odometry, metric, comparable only among views of one side of a question;
             None where unknown.
         depth_m: float32 (H, W), registered to the image; NaN or 0 where unknown.
+        generated: Where the picture comes from if no camera took it; None for a real one.
 
     Raises:
         BadImageError, BadCameraError, BadInputError: Something does not fit; the message names the view.
@@ -105,6 +125,7 @@ class View:
     stamp_ns: int = 0
     T_side_camera: NDArray[np.float64] | None = None
     depth_m: NDArray[np.float32] | None = None
+    generated: Origin | None = None
 
     def __post_init__(self) -> None:
         if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:

@@ -45,3 +45,41 @@ def save_vggt(folder: Path, state: dict[str, torch.Tensor] | None = None) -> Pat
     unused = {"point_head.norm.weight": torch.ones(4), "track_head.tracker.fmap_norm.bias": torch.ones(4)}
     save_file({**(vggt_state() if state is None else state), **unused}, folder / "model.safetensors")
     return folder
+
+
+def save_ltx(folder: Path, seed: int = 0, prompts: tuple[str, ...] = ("walk around", "turn")) -> Path:
+    """Write a small LTX-Video in diffusers' layout, with embedded prompts beside it."""
+    from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
+
+    torch.manual_seed(seed)
+    channels, words = 16, 32
+    LTXVideoTransformer3DModel(
+        in_channels=channels,
+        out_channels=channels,
+        num_attention_heads=2,
+        attention_head_dim=12,
+        cross_attention_dim=24,
+        num_layers=1,
+        caption_channels=words,
+    ).save_pretrained(folder / "transformer")
+    AutoencoderKLLTXVideo(
+        latent_channels=channels,
+        block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8, 8),
+        layers_per_block=(1, 1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1, 1),
+        spatio_temporal_scaling=(True, True, True, False),
+        decoder_spatio_temporal_scaling=(True, True, True, False),
+        decoder_inject_noise=(False,) * 5,
+        upsample_residual=(False,) * 4,
+        upsample_factor=(1, 1, 1, 1),
+        timestep_conditioning=True,
+        patch_size=4,
+    ).save_pretrained(folder / "vae")
+    embedded = {}
+    for number in range(len(prompts)):
+        embedded[f"{number}.embeds"] = torch.randn(1, 6, words)
+        embedded[f"{number}.mask"] = torch.ones(1, 6, dtype=torch.bool)
+    texts = {str(number): text for number, text in enumerate(prompts)}
+    save_file(embedded, folder / "prompts.safetensors", texts)
+    return folder

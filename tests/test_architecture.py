@@ -20,7 +20,7 @@ FLOORS = (
     {"control"},
     {"geometry"},
     {"views"},
-    {"photographs", "odometry"},
+    {"photographs", "odometry", "canvas"},
     {"features"},
     {"estimators", "generators", "selection", "keyframes"},
     {"verification", "scale", "covariance", "gates", "linking"},
@@ -41,6 +41,7 @@ ONLY_IN = {
     "torch": LEARNERS,
     "diffusers": LEARNERS,
     "transformers": LEARNERS,
+    "safetensors": LEARNERS,
     "pycolmap": {"estimators", "covariance"},
     "rclpy": {"ros"},
 }

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pose_bridge.canvas import Canvas, canvases
 from pose_bridge.config import VggtConfig
 from pose_bridge.control import Control
 from pose_bridge.errors import NoEstimateError, OutOfMemoryError
 from pose_bridge.estimators.base import DepthGuess, Guess
 from pose_bridge.estimators.vggt import weights
-from pose_bridge.estimators.vggt.canvas import Canvas, canvases
 from pose_bridge.estimators.vggt.network import Prediction
 from pose_bridge.geometry import rigid, rotations
 from pose_bridge.views import View

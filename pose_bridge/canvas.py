@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Views as VGGT wants them: of one size, pinholes with the principal point in the middle, and whole."""
+"""Views as networks want them: of one size, pinholes with the principal point in the middle."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pose_bridge.estimators.vggt.canvas import canvases
+from pose_bridge.canvas import canvases
 from pose_bridge.geometry.cameras import Camera
 from pose_bridge.views import View
 

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LTX-Video (Lightricks) through diffusers: the two views are the first and the last frame of a video.
+
+The transformer was trained on noise levels that are its timesteps by a thousand, as the schedules here give
+them. A scheduler as it comes with some checkpoints shifts the levels, and not the timesteps: so it is made
+anew, without shifts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXVideoTransformer3DModel
+from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXConditionPipeline, LTXVideoCondition
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pose_bridge.canvas import Canvas, canvases
+from pose_bridge.config import LtxConfig
+from pose_bridge.control import Control
+from pose_bridge.errors import ModelError, OutOfMemoryError
+from pose_bridge.generators.base import Frames, Take, Video, fault, views
+from pose_bridge.views import View
+
+# It warns of levels that are not the timesteps, and cannot know that here they are.
+logging.getLogger("diffusers.schedulers.scheduling_flow_match_euler_discrete").setLevel(logging.ERROR)
+
+MULTIPLE_PX = 32  # of both sides of a frame: what the autoencoder makes one token of
+PROMPTS = "prompts.safetensors"
+TRAIN_STEPS = 1000
+
+
+class LtxGenerator:
+    """Makes videos with a local folder in diffusers' layout, and prompts that were embedded beforehand.
+
+    Args:
+        settings: Where the weights are, and how to run them.
+
+    Raises:
+        ModelError: The weights, or the embedded prompts, cannot be used.
+    """
+
+    name = "ltx"
+
+    def __init__(self, settings: LtxConfig) -> None:
+        self._settings = settings
+        folder = Path(settings.weights)
+        on_gpu = settings.gpu and torch.cuda.is_available()
+        self._device = torch.device("cuda" if on_gpu else "cpu")
+        precision = torch.bfloat16 if on_gpu else torch.float32
+        self._embedded = _prompts(folder / PROMPTS)
+        self.model = f"ltx {_fingerprint(folder)}"
+        self._pipeline = LTXConditionPipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_STEPS),
+            vae=_loaded(AutoencoderKLLTXVideo, folder / "vae", precision),
+            text_encoder=None,
+            tokenizer=None,
+            transformer=_loaded(LTXVideoTransformer3DModel, folder / "transformer", precision),
+        )
+        self._pipeline.set_progress_bar_config(disable=True)
+        if on_gpu and settings.offload:
+            self._pipeline.enable_model_cpu_offload()
+        else:
+            self._pipeline.to(self._device)
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Those that were embedded, in their order."""
+        return tuple(self._embedded)
+
+    def video(self, reference: View, target: View, take: Take, control: Control) -> Video:
+        """See `base.Generator`."""
+        first, last = canvases([reference, target], self._settings.long_side_px, MULTIPLE_PX)
+        ends = (last, first) if take.reversed else (first, last)
+        prompt = self.prompts[take.prompt]
+        frames = self._frames(ends, self._embedded[prompt], take.seed, control)
+        if take.reversed:
+            frames = frames[::-1]
+        wrong = fault(frames, (first.image, last.image))
+        return Video(() if wrong else views(frames, first.camera, self.model, prompt, take), wrong)
+
+    def _frames(
+        self, ends: tuple[Canvas, Canvas], embedded: Mapping[str, Tensor], seed: int, control: Control
+    ) -> Frames:
+        """The whole video, both ends among it, (N, H, W, 3), 0 to 255."""
+        settings = self._settings
+        height, width = ends[0].image.shape[:2]
+        count = settings.num_frames
+        conditions = [
+            LTXVideoCondition(image=Image.fromarray(end.image), frame_index=frame)
+            for end, frame in zip(ends, (0, count - 1), strict=True)
+        ]
+        timesteps = list(settings.timesteps)
+
+        def after(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            control.step(f"generated: step {step + 1} of {len(timesteps)}")
+            return {}
+
+        control.check()
+        try:
+            made = self._pipeline(
+                conditions=conditions,
+                height=height,
+                width=width,
+                num_frames=count,
+                timesteps=timesteps,
+                guidance_scale=1.0,
+                prompt_embeds=embedded["embeds"].to(self._device, self._pipeline.transformer.dtype),
+                prompt_attention_mask=embedded["mask"].to(self._device),
+                generator=torch.Generator(self._device).manual_seed(seed),
+                decode_timestep=settings.decode_timestep,
+                decode_noise_scale=settings.decode_noise,
+                output_type="np",
+                callback_on_step_end=after,
+            )
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            raise OutOfMemoryError(
+                f"LTX-Video does not fit into the GPU's memory with {count} frames of {width}x{height}; try "
+                "ltx.offload, or a smaller ltx.long_side_px"
+            ) from None
+        return np.asarray(made.frames[0] * 255.0, np.float32)
+
+
+def _loaded(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """Return a network of diffusers', every parameter of it from the file."""
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"no {kind.__name__} at {folder}")
+    try:
+        model, said = kind.from_pretrained(
+            folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder} holds no {kind.__name__} that can be used ({error})") from None
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if said[what]:
+            first = min(map(str, said[what]))
+            raise ModelError(f"{folder} does not fit {kind.__name__}: {what}, among them {first}")
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise ModelError(f"{folder}: {name} holds what is no number; fetch it again")
+    return model.eval().requires_grad_(False)
+
+
+def _prompts(path: Path) -> dict[str, dict[str, Tensor]]:
+    """Embedded prompts by their texts, in the order of their numbers."""
+    if not path.is_file():
+        raise ModelError(f"no embedded prompts at {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            texts: Mapping[str, str] = file.metadata() or {}
+            numbers = sorted((name for name in texts if name.isdigit()), key=int)
+            return {
+                texts[number]: {part: file.get_tensor(f"{number}.{part}") for part in ("embeds", "mask")}
+                for number in numbers
+            }
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{path} holds no embedded prompts ({error}); make it again") from None
+
+
+def _fingerprint(folder: Path) -> str:
+    """Of a model: the names, shapes and places of all its parameters, and the sizes of its files."""
+    digest = hashlib.blake2b(digest_size=6)
+    for path in sorted(folder.glob("*/*.safetensors")):
+        with path.open("rb") as file:
+            header = file.read(int.from_bytes(file.read(8), "little"))
+        digest.update(f"{path.relative_to(folder)} {path.stat().st_size}".encode() + header)
+    return digest.hexdigest()
