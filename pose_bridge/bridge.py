@@ -213,6 +213,10 @@ class Bridge:
             scale_source=metres.source,
             scale_sigma=metres.sigma if translation is Translation.METRIC else float("nan"),
             cameras={problem.views[view].id: camera for view, camera in cameras.items()},
+            covariances={
+                problem.views[view].id: covariance.with_scale(estimate, metres.factor, metres.sigma, view)[1]
+                for view in estimate.covariance_views
+            },
             _T_reference_target=T,
             _covariance=matrix,
             _direction_sigma_rad=covariance.direction_sigma_rad(estimate),

@@ -11,20 +11,21 @@ from pose_bridge.geometry import rigid, uncertainty
 from pose_bridge.views import Translation
 
 
-def with_scale(estimate: Estimate, factor: float, sigma: float) -> tuple[Array, Array]:
-    """Return the metric pose and its covariance, the scale's uncertainty included.
+def with_scale(estimate: Estimate, factor: float, sigma: float, view: int = 1) -> tuple[Array, Array]:
+    """Return the metric pose of a camera and its covariance, the scale's uncertainty included.
 
     Args:
         estimate: Its baseline is the unit of length.
         factor: Metres per unit of the estimate.
         sigma: Relative standard deviation of the factor.
+        view: One of the estimate's `covariance_views`; the target unless said.
 
     Returns:
-        T_reference_target in metres, (4, 4), and the covariance of (dt, dr), (6, 6); docs/method.md has the
+        T_reference_camera in metres, (4, 4), and the covariance of (dt, dr), (6, 6); docs/method.md has the
         model.
     """
-    T = estimate.T_reference_target
-    covariance = uncertainty.scaled(T, estimate.covariance, factor, sigma)
+    T = estimate.T_reference_camera[view]
+    covariance = uncertainty.scaled(T, estimate.covariance_of(view), factor, sigma)
     return rigid.make(T[:3, :3], factor * T[:3, 3]), covariance
 
 

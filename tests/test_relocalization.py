@@ -203,10 +203,13 @@ def test_the_answer_is_about_the_picture_that_is_tied_best() -> None:
             tied = dataclasses.replace(found.evidence, target_view_id="v5", reference_view_id="m3")
             return dataclasses.replace(found, evidence=tied)
 
-    found = search(Drifted()).run(Control())
-    assert_right(found)
-    assert (found.best.view.id, found.best.keyframe.id) == ("v5", "m3")
-    assert len(found.attempts) == 1
+    bridge = Drifted()
+    best = search(bridge).run(Control()).best
+    assert (best.view.id, best.question.target.id, best.keyframe.id) == ("v5", "v5", "m0")
+    np.testing.assert_allclose(best.T_map_base, T_MAP_ODOM @ best.view.T_odom_base, atol=1e-6)
+    T = rigid.relative(best.keyframe.T_map_camera, T_MAP_ODOM @ best.view.T_odom_camera)
+    np.testing.assert_allclose(best.answer.T_reference_target, T, atol=1e-6)
+    assert len(bridge.asked) == 1
 
 
 def test_things_count_not_attempts() -> None:

@@ -14,7 +14,17 @@ from pose_bridge.errors import (
 )
 from pose_bridge.geometry import rigid, rotations
 from pose_bridge.geometry.cameras import Camera
-from pose_bridge.views import Answer, Question, Reason, ScaleSource, Stage, Status, Translation, View
+from pose_bridge.views import (
+    Answer,
+    Evidence,
+    Question,
+    Reason,
+    ScaleSource,
+    Stage,
+    Status,
+    Translation,
+    View,
+)
 
 NUMBERS = (
     "rotation",
@@ -120,6 +130,21 @@ def test_what_the_numbers_are() -> None:
     np.testing.assert_allclose(answer.direction, [0.6, 0.0, 0.8])
     np.testing.assert_array_equal(answer.rotation_covariance_rad2, COVARIANCE[3:, 3:])
     assert answer.direction_sigma_rad == 0.01
+
+
+def test_the_same_about_another_camera() -> None:
+    """Its numbers, and the points that tie it stay where they are."""
+    T_other = rigid.make(np.eye(3), [1.0, 0.0, 0.0])
+    points = np.array([[5.0, 10.0, 15.0]])
+    evidence = Evidence(9, {}, "r", "o", np.empty((0, 2)), np.empty((0, 2)), points / 5.0)
+    answer = accepted(cameras={"t": T, "o": T_other}, covariances={"o": COVARIANCE / 2}, evidence=evidence)
+    other = answer.about("o")
+    np.testing.assert_array_equal(other.T_reference_target, T_other)
+    np.testing.assert_array_equal(other.covariance, COVARIANCE / 2)
+    assert other.direction_sigma_rad == pytest.approx(np.sqrt(1.5e-4))
+    np.testing.assert_allclose(other.evidence.points_up_to_scale, points)
+    with pytest.raises(NoEstimateError):
+        dataclasses.replace(answer, translation=Translation.DIRECTION).about("o")
 
 
 # --- questions

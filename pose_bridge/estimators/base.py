@@ -161,7 +161,12 @@ class Estimate:
     @property
     def covariance(self) -> Array:
         """Of (dt, dr) of the target, (6, 6)."""
-        return self.joint_covariance[:6, :6]
+        return self.covariance_of(1)
+
+    def covariance_of(self, view: int) -> Array:
+        """Of (dt, dr) of one of `covariance_views`, (6, 6)."""
+        start = 6 * self.covariance_views.index(view)
+        return self.joint_covariance[start : start + 6, start : start + 6]
 
 
 def scaled_cameras(T_reference_camera: Mapping[int, Array], factor: float) -> dict[int, Array]:
