@@ -136,7 +136,15 @@ def test_the_same_about_another_camera() -> None:
     """Its numbers, and the points that tie it stay where they are."""
     T_other = rigid.make(np.eye(3), [1.0, 0.0, 0.0])
     points = np.array([[5.0, 10.0, 15.0]])
-    evidence = Evidence(9, {}, "r", "o", np.empty((0, 2)), np.empty((0, 2)), points / 5.0)
+    evidence = Evidence(
+        tracks=9,
+        features={},
+        reference_view_id="r",
+        target_view_id="o",
+        reference_points_px=np.empty((0, 2)),
+        target_points_px=np.empty((0, 2)),
+        points_up_to_scale=points / 5.0,
+    )
     answer = accepted(cameras={"t": T, "o": T_other}, covariances={"o": COVARIANCE / 2}, evidence=evidence)
     other = answer.about("o")
     np.testing.assert_array_equal(other.T_reference_target, T_other)
