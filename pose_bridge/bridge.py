@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pose_bridge import covariance, gates, scale, verification
 from pose_bridge.config import Config
 from pose_bridge.control import Control
 from pose_bridge.errors import BudgetSpentError, NoEstimateError
+from pose_bridge.estimators import bundle
 from pose_bridge.estimators.base import Estimate, Estimator, Problem, scaled_cameras
 from pose_bridge.estimators.pairs import PairVerifier
 from pose_bridge.estimators.registration import RegistrationEstimator
@@ -202,7 +204,7 @@ class Bridge:
         T, matrix = covariance.with_scale(estimate, metres.factor, metres.sigma)
         translation, doubt = covariance.translation(estimate, metres.known, settings)
         cameras = scaled_cameras(estimate.T_reference_camera, metres.factor)
-        claim = gates.Claim(cameras, matrix, translation)
+        claim = gates.Claim(cameras, matrix, translation, estimate.unleveled)
         if found := gates.conflict(claim, question, problem, self._config.gates):
             return Answer.rejected(*found, **known)
         return Answer(
@@ -213,15 +215,33 @@ class Bridge:
             scale_source=metres.source,
             scale_sigma=metres.sigma if translation is Translation.METRIC else float("nan"),
             cameras={problem.views[view].id: camera for view, camera in cameras.items()},
-            covariances={
-                problem.views[view].id: covariance.with_scale(estimate, metres.factor, metres.sigma, view)[1]
-                for view in estimate.covariance_views
-            },
+            covariances=self._covariances(problem, estimate, evidence, metres),
             _T_reference_target=T,
             _covariance=matrix,
             _direction_sigma_rad=covariance.direction_sigma_rad(estimate),
             **known,
         )
+
+    def _covariances(
+        self, problem: Problem, estimate: Estimate, evidence: Evidence, metres: scale.Scale
+    ) -> dict[str, NDArray[np.float64]]:
+        """Of the target, and of the view of its side that is tied best, each with its distance as the unit.
+
+        With the target's, how far that one is would be in the other one's covariance, and in the scale's.
+        """
+        names = [view.id for view in problem.views]
+        found = {}
+        for view in {1, names.index(evidence.target_view_id)} if metres.known else ():
+            joint = bundle.with_fixed_baseline(
+                estimate.joint_covariance, estimate.covariance_views, estimate.T_reference_camera, (0, view)
+            )
+            own = dataclasses.replace(estimate, joint_covariance=joint)
+            try:
+                sigma = scale.metric_scale(problem, own, self._config.scale).sigma
+            except scale.NoScaleError:
+                continue
+            found[names[view]] = covariance.with_scale(own, metres.factor, sigma, view)[1]
+        return found
 
     def _poor_views(self, question: Question) -> str:
         """Why the two views cannot be used, or nothing."""

@@ -336,7 +336,7 @@ class GoalsConfig(_Checked):
         4, "goals that may run or wait; the next one is told to come back", low=1, high=100
     )
     max_result_age_s: float = setting(
-        120.0, "a pose of an older picture is not published", low=0.1, high=36000.0
+        120.0, "a pose is not published if all its pictures are older", low=0.1, high=36000.0
     )
     publish_initialpose: bool = setting(
         False, "publish every place that was found on initialpose, not only where the goal asks for it"

@@ -87,8 +87,8 @@ class Attempt:
     """One bridge between map and robot that was accepted with metres.
 
     Attributes:
-        question: To the bridge.
-        answer: Of the bridge.
+        question: About `keyframe` and `view`, with all that took part around them.
+        answer: To it.
         keyframe: The place in the map, reference of the answer.
         view: The robot's picture that is tied best, target of the answer.
         T_map_base: At capture of `view`, (4, 4).
@@ -110,6 +110,11 @@ class Attempt:
     def T_map_odom(self) -> Array:
         """Where odometry lies in the map; stays valid as long as odometry does not break, (4, 4)."""
         return np.asarray(self.T_map_base @ rigid.inverse(_known(self.view.T_odom_base)))
+
+    @property
+    def newest_ns(self) -> int:
+        """When the newest picture that took part was taken."""
+        return max(view.stamp_ns for view in (self.question.target, *self.question.target_context))
 
     @property
     def tied_m(self) -> Array:

@@ -219,7 +219,14 @@ class Question:
         return (self.reference, *self.reference_context), (self.target, *self.target_context)
 
     def between(self, reference_id: str, target_id: str) -> Question:
-        """Return the question about two other views of the same sides; the ends so far become context."""
+        """Return the question about two other views of the same sides; the ends so far become context.
+
+        Raises:
+            BadInputError: A view is not on its side.
+        """
+        for views, end in zip(self.sides, (reference_id, target_id), strict=True):
+            if all(view.id != end for view in views):
+                raise BadInputError(f"view {end} is not on that side of the question")
         (reference, *around_reference), (target, *around_target) = (
             sorted(views, key=lambda view: view.id != end)
             for views, end in zip(self.sides, (reference_id, target_id), strict=True)
@@ -270,8 +277,8 @@ class Answer:
         evidence: Of the estimate that was judged, also when it was rejected.
         cameras: T_reference_camera of the views that took part, by id, in the answer's unit of length; empty
             unless accepted.
-        covariances: Of (dt, dr) of `cameras` but the reference, by id, (6, 6), the same unit; of an estimate
-            that knows them.
+        covariances: Of (dt, dr) of the target, and of the view of its side that is tied best, by id, (6, 6);
+            empty without metres.
         elapsed_s: Processing time.
     """
 
@@ -325,8 +332,8 @@ class Answer:
         Raises:
             NoEstimateError: There are no metres.
         """
-        T, covariance = self.cameras[view_id], self.covariances[view_id]
         evidence, unit_m = self.evidence, float(np.linalg.norm(self.T_reference_target[:3, 3]))
+        T, covariance = self.cameras[view_id], self.covariances[view_id]
         if evidence is not None:  # its unit is the distance to the target
             points = evidence.points_up_to_scale * (unit_m / float(np.linalg.norm(T[:3, 3])))
             evidence = replace(evidence, points_up_to_scale=points)

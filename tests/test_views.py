@@ -155,7 +155,21 @@ def test_the_same_about_another_camera() -> None:
         dataclasses.replace(answer, translation=Translation.DIRECTION).about("o")
 
 
+def test_an_answer_without_numbers_is_about_nothing() -> None:
+    with pytest.raises(NoEstimateError):
+        Answer.rejected(Reason.NO_OVERLAP, "nothing").about("o")
+
+
 # --- questions
+
+
+def test_the_same_question_between_other_views() -> None:
+    question = Question(reference=view("r"), target=view("t"), target_context=(view("o"),))
+    other = question.between("r", "o")
+    assert (other.reference.id, other.target.id) == ("r", "o")
+    assert [v.id for v in other.target_context] == ["t"]
+    with pytest.raises(BadInputError, match="view r is not on that side"):
+        question.between("r", "r")
 
 
 def test_a_question_with_defaults() -> None:

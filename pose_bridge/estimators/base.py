@@ -139,6 +139,8 @@ class Estimate:
         translation_defined: False for pure rotation: only the rotation means something.
         witnesses: What the target side's views say to it.
         rigid_sides: Odometry holds each side together; only the gap between them can be weak.
+        unleveled: If both sides were taken to be level: T_reference_target in metres as it would be without
+            that, (4, 4), and the covariance of its (dt, dr), (6, 6).
     """
 
     stage: Stage
@@ -152,6 +154,7 @@ class Estimate:
     translation_defined: bool = True
     witnesses: Witnesses = Witnesses()
     rigid_sides: bool = False
+    unleveled: tuple[Array, Array] | None = None
 
     @property
     def T_reference_target(self) -> Array:

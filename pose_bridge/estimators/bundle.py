@@ -64,15 +64,15 @@ def adjust(
         if not adjuster.solve().is_solution_usable():
             raise NoEstimateError("bundle adjustment did not converge")
         T_reference_camera, points = _read(model, T_reference_camera, len(points))
+        good = reprojection_error_px(problem, T_reference_camera, points, tracks) < max_error_px
+        points, tracks = keep_observations(points, tracks, good)
         error_px = reprojection_error_px(problem, T_reference_camera, points, tracks)
-        keep = error_px < max_error_px
-        redundancy = 2 * int(keep.sum()) - 3 * len(points) - 6 * (len(T_reference_camera) - 1)
-        if redundancy < MIN_REDUNDANCY or not (tracks.view[keep] == 1).any():
+        redundancy = 2 * len(error_px) - 3 * len(points) - 6 * (len(T_reference_camera) - 1)
+        if redundancy < MIN_REDUNDANCY or not (tracks.view == 1).any():
             raise NoEstimateError("too few observations agree to determine the target camera")
-        noise_px = max(LEAST_NOISE_PX, float(np.sqrt(np.sum(error_px[keep] ** 2) / redundancy)))
-        if keep.all() and rounds:
+        noise_px = max(LEAST_NOISE_PX, float(np.sqrt(np.sum(error_px**2) / redundancy)))
+        if good.all() and rounds:
             break
-        points, tracks = keep_observations(points, tracks, keep)
     joint, views = _joint_covariance(model, adjuster, T_reference_camera)
     variance_px2 = LOSS_EFFICIENCY * noise_px**2
     return estimate_of(estimator, T_reference_camera, points, tracks, error_px, joint * variance_px2, views)

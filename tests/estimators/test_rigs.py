@@ -13,6 +13,7 @@ from synthetic import FOCAL_PX, problem
 from pose_bridge.config import RigsConfig
 from pose_bridge.control import Control
 from pose_bridge.errors import CancelledError, NoEstimateError
+from pose_bridge.estimators import odometry_bundle
 from pose_bridge.estimators.base import Estimate, Problem
 from pose_bridge.estimators.rigs import RigEstimator
 from pose_bridge.estimators.sides import Sides
@@ -126,6 +127,30 @@ def test_the_covariance_holds() -> None:
         dr = uncertainty.error_vector(found.T_reference_target, own)[3:]
         errors.append(dr @ np.linalg.solve(found.covariance[3:, 3:], dr))
     assert 1.0 < np.mean(errors) < 7.0  # 3 if it is exact; two of the errors are of the ends themselves
+
+
+@pytest.mark.parametrize("ramp_deg", [0.0, 7.0])
+def test_a_floor_that_is_not_level_is_found_out(ramp_deg: float) -> None:
+    """The belief in a level floor pulls the answer; what is asked for the gates is not pulled."""
+    made = asked(np.random.default_rng(9), points=40)
+    poses = [standing(*place) for place in (MAPPED[0], SEEN[0], *MAPPED[1:], *SEEN[1:])]
+    T_ramp = rigid.make(rotations.so3_exp([np.radians(ramp_deg), 0.0, 0.0]), np.zeros(3))
+    views = [
+        dataclasses.replace(view, T_side_camera=T_ramp @ view.T_side_camera) if side else view
+        for view, side in zip(made.views, made.sides, strict=True)
+    ]
+    estimator, sides = RigEstimator(RigsConfig()), Sides(dataclasses.replace(made, views=views), 1.5)
+    T_true = rigid.relative(poses[0], poses[1])
+    tracks, points = sides.joined(T_true)
+    cameras = {**sides.rigs[0].T_rig_camera, **sides.cameras(T_true)}
+    found, _ = estimator._adjusted(sides.problem, cameras, points, tracks, Control())
+    level = list(estimator._level(sides.problem, set(found.T_reference_camera)))
+    T, covariance = odometry_bundle.without(found, level)
+    off_deg = distances.rotation_error_deg(T[:3, :3], T_true[:3, :3])
+    assert off_deg < 1.0
+    up_map = (poses[0][:3, :3] @ T[:3, :3] @ views[1].T_side_camera[:3, :3].T)[2, 2]
+    assert np.degrees(np.arccos(np.clip(up_map, -1.0, 1.0))) == pytest.approx(ramp_deg, abs=1.0)
+    assert np.degrees(np.sqrt(np.linalg.eigvalsh(covariance[3:, 3:])[-1])) < 1.0
 
 
 def test_too_few_matches() -> None:
