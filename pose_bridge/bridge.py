@@ -229,19 +229,22 @@ class Bridge:
 
         With the target's, how far that one is would be in the other one's covariance, and in the scale's.
         """
+        if not metres.known:
+            return {}
         names = [view.id for view in problem.views]
-        found = {}
-        for view in {1, names.index(evidence.target_view_id)} if metres.known else ():
-            joint = bundle.with_fixed_baseline(
-                estimate.joint_covariance, estimate.covariance_views, estimate.T_reference_camera, (0, view)
-            )
-            own = dataclasses.replace(estimate, joint_covariance=joint)
-            try:
-                sigma = scale.metric_scale(problem, own, self._config.scale).sigma
-            except scale.NoScaleError:
-                continue
-            found[names[view]] = covariance.with_scale(own, metres.factor, sigma, view)[1]
-        return found
+        found = {names[1]: covariance.with_scale(estimate, metres.factor, metres.sigma)[1]}
+        tied = names.index(evidence.target_view_id)
+        if tied == 1:
+            return found
+        joint = bundle.with_fixed_baseline(
+            estimate.joint_covariance, estimate.covariance_views, estimate.T_reference_camera, (0, tied)
+        )
+        own = dataclasses.replace(estimate, joint_covariance=joint)
+        try:
+            sigma = scale.metric_scale(problem, own, self._config.scale).sigma
+        except scale.NoScaleError:
+            return found
+        return {**found, names[tied]: covariance.with_scale(own, metres.factor, sigma, tied)[1]}
 
     def _poor_views(self, question: Question) -> str:
         """Why the two views cannot be used, or nothing."""

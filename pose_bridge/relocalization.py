@@ -454,10 +454,6 @@ def _known(T: Array | None) -> Array:
     return T
 
 
-def _angle_deg(a: Array, b: Array) -> float:
-    return float(np.degrees(np.arccos(np.clip(a @ b, -1.0, 1.0))))
-
-
 def _yaw_deg(view: Keyframe) -> float:
     ahead = _known(view.T_odom_camera)[:3, 2]
     return float(np.degrees(np.arctan2(ahead[1], ahead[0])))

@@ -224,13 +224,13 @@ class Question:
         Raises:
             BadInputError: A view is not on its side.
         """
-        for views, end in zip(self.sides, (reference_id, target_id), strict=True):
-            if all(view.id != end for view in views):
-                raise BadInputError(f"view {end} is not on that side of the question")
         (reference, *around_reference), (target, *around_target) = (
             sorted(views, key=lambda view: view.id != end)
             for views, end in zip(self.sides, (reference_id, target_id), strict=True)
         )
+        for first, end in ((reference, reference_id), (target, target_id)):
+            if first.id != end:
+                raise BadInputError(f"view {end} is not on that side of the question")
         return replace(
             self,
             reference=reference,

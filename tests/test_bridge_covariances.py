@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from synthetic import CAMERA
+from synthetic import CAMERA, evidence
 
 from pose_bridge import scale
 from pose_bridge.bridge import Bridge
@@ -16,7 +16,7 @@ from pose_bridge.estimators import bundle
 from pose_bridge.estimators.base import Problem, Tracks
 from pose_bridge.estimators.rigs import RigEstimator
 from pose_bridge.geometry import rigid
-from pose_bridge.views import Evidence, View
+from pose_bridge.views import View
 
 PLACES = [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [3.0, 0.0, 4.0], [0.0, 0.0, 0.8]]  # reference, target, tied, map
 SIDES = (0, 1, 1, 0)
@@ -43,17 +43,8 @@ def test_a_view_that_is_known_well_is_not_blurred_by_the_target() -> None:
         (1, 2, 3),
     )
     estimate = dataclasses.replace(estimate, rigid_sides=True)
-    evidence = Evidence(
-        tracks=0,
-        features={},
-        reference_view_id="v0",
-        target_view_id="v2",
-        reference_points_px=np.empty((0, 2)),
-        target_points_px=np.empty((0, 2)),
-        points_up_to_scale=np.empty((0, 3)),
-    )
     metres = scale.metric_scale(problem, estimate, config.scale)
-    found = Bridge(config)._covariances(problem, estimate, evidence, metres)
+    found = Bridge(config)._covariances(problem, estimate, evidence(target_view_id="v2"), metres)
     assert set(found) == {"v1", "v2"}
     tied_m = np.sqrt(np.linalg.eigvalsh(found["v2"][:3, :3]))
     wheels_m = config.scale.odometry_sigma * 5.0  # the way to it, by wheels that err by as much

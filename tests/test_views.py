@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from synthetic import evidence
 
 from pose_bridge.errors import (
     BadCameraError,
@@ -16,7 +17,6 @@ from pose_bridge.geometry import rigid, rotations
 from pose_bridge.geometry.cameras import Camera
 from pose_bridge.views import (
     Answer,
-    Evidence,
     Question,
     Reason,
     ScaleSource,
@@ -136,16 +136,11 @@ def test_the_same_about_another_camera() -> None:
     """Its numbers, and the points that tie it stay where they are."""
     T_other = rigid.make(np.eye(3), [1.0, 0.0, 0.0])
     points = np.array([[5.0, 10.0, 15.0]])
-    evidence = Evidence(
-        tracks=9,
-        features={},
-        reference_view_id="r",
-        target_view_id="o",
-        reference_points_px=np.empty((0, 2)),
-        target_points_px=np.empty((0, 2)),
-        points_up_to_scale=points / 5.0,
+    answer = accepted(
+        cameras={"t": T, "o": T_other},
+        covariances={"o": COVARIANCE / 2},
+        evidence=evidence(tracks=9, target_view_id="o", points_up_to_scale=points / 5.0),
     )
-    answer = accepted(cameras={"t": T, "o": T_other}, covariances={"o": COVARIANCE / 2}, evidence=evidence)
     other = answer.about("o")
     np.testing.assert_array_equal(other.T_reference_target, T_other)
     np.testing.assert_array_equal(other.covariance, COVARIANCE / 2)

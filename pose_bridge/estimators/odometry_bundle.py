@@ -174,12 +174,14 @@ def without(found: Adjusted, beliefs: Sequence[Belief]) -> tuple[Array, Array] |
     information, pull = np.zeros_like(found.information), np.zeros(len(found.information))
     _believe(beliefs, found.T_reference_camera, start, information, pull)
     left = found.information - information
-    if np.linalg.eigvalsh(left)[0] <= LEAST_SHARE * np.linalg.eigvalsh(left)[-1]:
+    smallest, *_, largest = np.linalg.eigvalsh(left)
+    if smallest <= LEAST_SHARE * largest:
         return None
-    dt, dr = np.linalg.solve(left, pull)[start[1] : start[1] + 6].reshape(2, 3)
-    T = found.T_reference_camera[1]
+    target = slice(start[1], start[1] + 6)
+    rows = np.linalg.inv(left)[target]
+    T, (dt, dr) = found.T_reference_camera[1], (rows @ pull).reshape(2, 3)
     moved = rigid.make(rotations.nearest_rotation(rotations.so3_exp(dr) @ T[:3, :3]), T[:3, 3] + dt)
-    covariance = np.linalg.inv(left)[start[1] : start[1] + 6, start[1] : start[1] + 6]
+    covariance = rows[:, target]
     return moved, (covariance + covariance.T) / 2
 
 

@@ -121,14 +121,14 @@ def _rows(question: Question, T_reference_view: Mapping[str, Array], near_m: flo
             found = verification.candidates(rung.estimator, problem, Control(), config.context.alternatives)
         except NoEstimateError:
             continue
-        names = [view.id for view in problem.views]
+        names, target = [view.id for view in problem.views], question.target.id
         for estimate, evidence in found:
-            tied = evidence.target_view_id if evidence.target_view_id in T_reference_view else names[1]
-            right = names[1] in T_reference_view and correct(
+            tied = evidence.target_view_id if evidence.target_view_id in T_reference_view else target
+            right = target in T_reference_view and correct(
                 estimate,
                 names.index(tied),
                 T_reference_view[tied],
-                float(np.linalg.norm(T_reference_view[names[1]][:3, 3])),
+                float(np.linalg.norm(T_reference_view[target][:3, 3])),
                 near_m,
             )
             yield rung.estimator.name, evidence.features, right
