@@ -202,7 +202,7 @@ class Bridge:
                 return Answer.rejected(error.reason, str(error), **known)
             metres = scale.unknown(str(error))
         T, matrix = covariance.with_scale(estimate, metres.factor, metres.sigma)
-        translation, doubt = covariance.translation(estimate, metres.known, settings)
+        translation, doubt = covariance.translation(estimate, matrix if metres.known else None, settings)
         cameras = scaled_cameras(estimate.T_reference_camera, metres.factor)
         claim = gates.Claim(cameras, matrix, translation, estimate.unleveled)
         if found := gates.conflict(claim, question, problem, self._config.gates):
@@ -225,25 +225,25 @@ class Bridge:
     def _covariances(
         self, problem: Problem, estimate: Estimate, evidence: Evidence, metres: scale.Scale
     ) -> dict[str, NDArray[np.float64]]:
-        """Of the target, and of the view of its side that is tied best, each with its distance as the unit.
+        """Of the target, and of the view of its side that is tied best.
 
-        With the target's, how far that one is would be in the other one's covariance, and in the scale's.
+        Where distances are the unit, each has its own: with the target's, how far that one is would be in the
+        other one's covariance, and in the scale's.
         """
         if not metres.known:
             return {}
         names = [view.id for view in problem.views]
         found = {names[1]: covariance.with_scale(estimate, metres.factor, metres.sigma)[1]}
-        tied = names.index(evidence.target_view_id)
-        if tied == 1:
-            return found
-        joint = bundle.with_fixed_baseline(
-            estimate.joint_covariance, estimate.covariance_views, estimate.T_reference_camera, (0, tied)
-        )
-        own = dataclasses.replace(estimate, joint_covariance=joint)
-        try:
-            sigma = scale.metric_scale(problem, own, self._config.scale).sigma
-        except scale.NoScaleError:
-            return found
+        tied, own, sigma = names.index(evidence.target_view_id), estimate, metres.sigma
+        if tied != 1 and not estimate.rigid_sides:
+            joint = bundle.with_fixed_baseline(
+                estimate.joint_covariance, estimate.covariance_views, estimate.T_reference_camera, (0, tied)
+            )
+            own = dataclasses.replace(estimate, joint_covariance=joint)
+            try:
+                sigma = scale.metric_scale(problem, own, self._config.scale).sigma
+            except scale.NoScaleError:
+                return found
         return {**found, names[tied]: covariance.with_scale(own, metres.factor, sigma, tied)[1]}
 
     def _poor_views(self, question: Question) -> str:

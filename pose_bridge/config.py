@@ -213,6 +213,9 @@ class VerificationConfig(_Checked):
     max_direction_sigma_deg: float = setting(
         5.0, "largest standard deviation of the direction that is accepted", low=0.01, high=45.0
     )
+    max_translation_sigma_m: float = setting(
+        0.05, "a place in metres known this well is accepted whatever its direction", low=0.0, high=1.0
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -251,14 +251,14 @@ class Search:
 
     def next_question(self, control: Control) -> Question | None:
         """Pictures that no attempt has used, and the places to try them on; None if there are none left."""
-        views = self._next_views()
-        if not views:
-            return None
-        self._asked |= {view.id: view for view in views}
-        self._say(State.RETRIEVING)
-        places = self._places(views, control)
-        if not places:
-            return None
+        places: list[Keyframe] = []
+        while not places:
+            views = self._next_views()
+            if not views:
+                return None
+            self._asked |= {view.id: view for view in views}
+            self._say(State.RETRIEVING)
+            places = self._places(views, control)
         settings = self.config.relocalize
         return Question(
             reference=places[0].view(places[0].T_map_camera),

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 from synthetic import CAMERA, evidence
@@ -23,7 +21,8 @@ SIDES = (0, 1, 1, 0)
 SIGMA_M = {1: 0.1, 2: 0.03, 3: 0.002}  # the target hangs on by odometry
 
 
-def test_a_view_that_is_known_well_is_not_blurred_by_the_target() -> None:
+@pytest.mark.parametrize("rigid_sides", [False, True])
+def test_a_view_that_is_known_well_is_not_blurred_by_the_target(rigid_sides: bool) -> None:
     config = Config()
     poses = [rigid.make(np.eye(3), place) for place in PLACES]
     image = np.zeros((480, 640, 3), np.uint8)
@@ -41,8 +40,8 @@ def test_a_view_that_is_known_well_is_not_blurred_by_the_target() -> None:
         np.zeros(1),
         joint,
         (1, 2, 3),
+        rigid_sides,
     )
-    estimate = dataclasses.replace(estimate, rigid_sides=True)
     metres = scale.metric_scale(problem, estimate, config.scale)
     found = Bridge(config)._covariances(problem, estimate, evidence(target_view_id="v2"), metres)
     assert set(found) == {"v1", "v2"}

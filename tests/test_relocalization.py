@@ -113,6 +113,17 @@ def test_nothing_found() -> None:
     assert len(question.target_context) == len(SEEN) - 1  # all had a turn
 
 
+def test_a_picture_that_no_place_looks_like_does_not_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    bridge = Oracle()
+    searching = search(bridge, settings=ONE_BY_ONE)
+    newest, places = SEEN[0].id, searching._places
+    monkeypatch.setattr(
+        searching, "_places", lambda views, c: [] if views[0].id == newest else places(views, c)
+    )
+    assert_right(searching.run(Control()))
+    assert newest not in {question.target.id for question in bridge.asked}
+
+
 AWAY = rigid.make(np.eye(3), [2.0, 0.0, 0.0])
 
 

@@ -69,12 +69,12 @@ class RigEstimator:
             np.linalg.norm(found.error_px, axis=1),
             (joint + joint.T) / 2,
             found.views,
+            rigid_sides=True,
         )
         level = list(self._level(problem, set(found.T_reference_camera)))
         return dataclasses.replace(
             estimate,
             witnesses=sides.witnesses(sides.followed(found.T_reference_camera)),
-            rigid_sides=True,
             unleveled=odometry_bundle.without(found, level) if level else None,
         )
 
