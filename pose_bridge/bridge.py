@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pose_bridge import covariance, gates, scale, verification
 from pose_bridge.config import Config
 from pose_bridge.control import Control
 from pose_bridge.errors import BudgetSpentError, NoEstimateError
+from pose_bridge.estimators import bundle
 from pose_bridge.estimators.base import Estimate, Estimator, Problem, scaled_cameras
 from pose_bridge.estimators.pairs import PairVerifier
 from pose_bridge.estimators.registration import RegistrationEstimator
@@ -200,9 +202,9 @@ class Bridge:
                 return Answer.rejected(error.reason, str(error), **known)
             metres = scale.unknown(str(error))
         T, matrix = covariance.with_scale(estimate, metres.factor, metres.sigma)
-        translation, doubt = covariance.translation(estimate, metres.known, settings)
+        translation, doubt = covariance.translation(estimate, matrix if metres.known else None, settings)
         cameras = scaled_cameras(estimate.T_reference_camera, metres.factor)
-        claim = gates.Claim(cameras, matrix, translation)
+        claim = gates.Claim(cameras, matrix, translation, estimate.unleveled)
         if found := gates.conflict(claim, question, problem, self._config.gates):
             return Answer.rejected(*found, **known)
         return Answer(
@@ -213,11 +215,36 @@ class Bridge:
             scale_source=metres.source,
             scale_sigma=metres.sigma if translation is Translation.METRIC else float("nan"),
             cameras={problem.views[view].id: camera for view, camera in cameras.items()},
+            covariances=self._covariances(problem, estimate, evidence, metres),
             _T_reference_target=T,
             _covariance=matrix,
             _direction_sigma_rad=covariance.direction_sigma_rad(estimate),
             **known,
         )
+
+    def _covariances(
+        self, problem: Problem, estimate: Estimate, evidence: Evidence, metres: scale.Scale
+    ) -> dict[str, NDArray[np.float64]]:
+        """Of the target, and of the view of its side that is tied best.
+
+        Where distances are the unit, each has its own: with the target's, how far that one is would be in the
+        other one's covariance, and in the scale's.
+        """
+        if not metres.known:
+            return {}
+        names = [view.id for view in problem.views]
+        found = {names[1]: covariance.with_scale(estimate, metres.factor, metres.sigma)[1]}
+        tied, own, sigma = names.index(evidence.target_view_id), estimate, metres.sigma
+        if tied != 1 and not estimate.rigid_sides:
+            joint = bundle.with_fixed_baseline(
+                estimate.joint_covariance, estimate.covariance_views, estimate.T_reference_camera, (0, tied)
+            )
+            own = dataclasses.replace(estimate, joint_covariance=joint)
+            try:
+                sigma = scale.metric_scale(problem, own, self._config.scale).sigma
+            except scale.NoScaleError:
+                return found
+        return {**found, names[tied]: covariance.with_scale(own, metres.factor, sigma, tied)[1]}
 
     def _poor_views(self, question: Question) -> str:
         """Why the two views cannot be used, or nothing."""

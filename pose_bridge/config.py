@@ -214,6 +214,9 @@ class VerificationConfig(_Checked):
     max_direction_sigma_deg: float = setting(
         5.0, "largest standard deviation of the direction that is accepted", low=0.01, high=45.0
     )
+    max_translation_sigma_m: float = setting(
+        0.05, "a place in metres known this well is accepted whatever its direction", low=0.0, high=1.0
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -392,7 +395,7 @@ class GoalsConfig(_Checked):
         4, "goals that may run or wait; the next one is told to come back", low=1, high=100
     )
     max_result_age_s: float = setting(
-        120.0, "a pose of an older picture is not published", low=0.1, high=36000.0
+        120.0, "a pose is not published if all its pictures are older", low=0.1, high=36000.0
     )
     publish_initialpose: bool = setting(
         False, "publish every place that was found on initialpose, not only where the goal asks for it"

@@ -5,26 +5,29 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from pose_bridge.config import VerificationConfig
 from pose_bridge.estimators.base import Array, Estimate
 from pose_bridge.geometry import rigid, uncertainty
 from pose_bridge.views import Translation
 
 
-def with_scale(estimate: Estimate, factor: float, sigma: float) -> tuple[Array, Array]:
-    """Return the metric pose and its covariance, the scale's uncertainty included.
+def with_scale(estimate: Estimate, factor: float, sigma: float, view: int = 1) -> tuple[Array, Array]:
+    """Return the metric pose of a camera and its covariance, the scale's uncertainty included.
 
     Args:
         estimate: Its baseline is the unit of length.
         factor: Metres per unit of the estimate.
         sigma: Relative standard deviation of the factor.
+        view: One of the estimate's `covariance_views`; the target unless said.
 
     Returns:
-        T_reference_target in metres, (4, 4), and the covariance of (dt, dr), (6, 6); docs/method.md has the
+        T_reference_camera in metres, (4, 4), and the covariance of (dt, dr), (6, 6); docs/method.md has the
         model.
     """
-    T = estimate.T_reference_target
-    covariance = uncertainty.scaled(T, estimate.covariance, factor, sigma)
+    T = estimate.T_reference_camera[view]
+    covariance = uncertainty.scaled(T, estimate.covariance_of(view), factor, sigma)
     return rigid.make(T[:3, :3], factor * T[:3, 3]), covariance
 
 
@@ -35,14 +38,32 @@ def direction_sigma_rad(estimate: Estimate) -> float:
     return uncertainty.direction_sigma_rad(estimate.T_reference_target, estimate.covariance)
 
 
-def translation(estimate: Estimate, metric: bool, settings: VerificationConfig) -> tuple[Translation, str]:
-    """Return how much of the translation is known, and why not more."""
+def translation(
+    estimate: Estimate, in_metres: Array | None, settings: VerificationConfig
+) -> tuple[Translation, str]:
+    """Return how much of the translation is known, and why not more.
+
+    From next to the reference no direction may be known, but a place within centimetres.
+
+    Args:
+        estimate: Of the target.
+        in_metres: The covariance `with_scale`, (6, 6); None where metres are not known.
+        settings: The largest standard deviations.
+    """
     if not estimate.translation_defined:
         return (
             Translation.UNDEFINED,
             "the views show a turn, or a flat scene: where to the camera moved is not defined",
         )
     sigma_deg = math.degrees(direction_sigma_rad(estimate))
-    if sigma_deg > settings.max_direction_sigma_deg:
-        return Translation.UNDEFINED, f"the direction is only known to {sigma_deg:.1f} degrees"
-    return (Translation.METRIC if metric else Translation.DIRECTION), ""
+    directed = sigma_deg <= settings.max_direction_sigma_deg
+    if in_metres is None and directed:
+        return Translation.DIRECTION, ""
+    if in_metres is not None and (directed or _sigma_m(in_metres) <= settings.max_translation_sigma_m):
+        return Translation.METRIC, ""
+    return Translation.UNDEFINED, f"the direction is only known to {sigma_deg:.1f} degrees"
+
+
+def _sigma_m(covariance: Array) -> float:
+    """Largest standard deviation of the translation."""
+    return float(np.sqrt(np.linalg.eigvalsh(covariance[:3, :3])[-1]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -26,11 +26,14 @@ class Claim:
         T_reference_camera: By index into the problem's views, in metres if `translation` is METRIC.
         covariance: Of (dt, dr) of T_reference_target, the same unit, (6, 6).
         translation: How much of it means something.
+        unleveled: T_reference_target in metres, and its covariance, without the belief that all is level, if
+            the answer rests on that: it cannot be asked whether it is.
     """
 
     T_reference_camera: Mapping[int, Array]
     covariance: Array
     translation: Translation
+    unleveled: tuple[Array, Array] | None = None
 
     @property
     def T_reference_target(self) -> Array:
@@ -47,10 +50,15 @@ def conflict(
     claim: Claim, question: Question, problem: Problem, settings: GatesConfig
 ) -> tuple[Reason, str] | None:
     """Return what the claim contradicts, and by how much; None if nothing."""
+    by_itself = claim
+    if claim.unleveled is not None:
+        T, covariance = claim.unleveled
+        cameras = {**claim.T_reference_camera, 1: T}
+        by_itself = replace(claim, T_reference_camera=cameras, covariance=covariance)
     return (
         _odometry(claim, problem, settings)
-        or _gravity(claim, question, settings)
-        or _ground(claim, question, settings)
+        or _gravity(by_itself, question, settings)
+        or _ground(by_itself, question, settings)
         or _prior(claim, question, settings)
     )
 

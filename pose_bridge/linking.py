@@ -58,7 +58,8 @@ class Linker:
 
     def rigs(self, question: Question, control: Control) -> Problem:
         """All real views, each matched with all of the other side, and with a few of its own."""
-        views, sides = self._usable(*_both_sides(question))
+        views, sides = _both_sides(question)
+        views, sides = self._usable(views, sides, sides)  # a picture of both sides ties them
         pairs = [pair for pair in combinations(range(len(views)), 2) if sides[pair[0]] != sides[pair[1]]]
         pairs += sorted(self._beside(views, sides))
         problem = self._matched(self._brisk, views, sides, pairs, question.seed, control)
@@ -116,20 +117,21 @@ class Linker:
 
     def _selected(self, views: list[View], sides: list[int], seed: int, control: Control) -> Problem:
         """Of the usable views, no more than `context.max_views`."""
-        views, sides = self._usable(views, sides)
+        views, sides = self._usable(views, sides, [0] * len(views))
         if len(views) > self._settings.max_views:
             preview = self._problem(self._preview, views, sides, seed, control)
             chosen = selection.select(_overlap(preview), np.array(sides), self._settings.max_views)
             views, sides = [views[i] for i in chosen], [sides[i] for i in chosen]
         return self._problem(self._store, views, sides, seed, control)
 
-    def _usable(self, views: list[View], sides: list[int]) -> tuple[list[View], list[int]]:
-        """Leave out pictures that are there twice or too small; the two ends stay."""
-        first = {view.fingerprint: index for index, view in reversed(list(enumerate(views)))}
+    def _usable(self, views: list[View], sides: list[int], groups: list[int]) -> tuple[list[View], list[int]]:
+        """Leave out pictures that are too small, or twice in one group; the two ends stay."""
+        named = [(view.fingerprint, group) for view, group in zip(views, groups, strict=True)]
+        first = {name: index for index, name in reversed(list(enumerate(named)))}
         keep = [
             index
             for index, view in enumerate(views)
-            if index < 2 or (first[view.fingerprint] == index and self._store.accepts(view))
+            if index < 2 or (first[named[index]] == index and self._store.accepts(view))
         ]
         return [views[i] for i in keep], [sides[i] for i in keep]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Odometry as a robot reports it: where the base was when a picture was taken, and when the track broke."""
+"""Odometry as a robot reports it: where the base was at a picture, how it drifts, when the track broke."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pose_bridge.config import OdometryConfig
-from pose_bridge.geometry import distances, rigid
+from pose_bridge.config import OdometryConfig, RigsConfig
+from pose_bridge.geometry import distances, rigid, rotations
 
 NS = 1e9
 
@@ -27,6 +27,18 @@ class BasePose:
 
     T_odom_base: NDArray[np.float64]
     epoch: int
+
+
+def drift(T_last_next: NDArray[np.float64], settings: RigsConfig) -> NDArray[np.float64]:
+    """Return the variance of place (metres) and of direction (radians) by odometry on a way, (2,).
+
+    Args:
+        T_last_next: The way, (4, 4).
+        settings: How odometry errs.
+    """
+    way = np.array([np.linalg.norm(T_last_next[:3, 3]), rotations.rotation_angle_rad(T_last_next[:3, :3])])
+    floor = np.array([settings.odometry_m, np.radians(settings.odometry_deg)])
+    return np.asarray(floor**2 + (settings.odometry_share * way) ** 2)
 
 
 class Odometry:

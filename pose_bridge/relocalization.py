@@ -87,10 +87,10 @@ class Attempt:
     """One bridge between map and robot that was accepted with metres.
 
     Attributes:
-        question: To the bridge.
-        answer: Of the bridge.
+        question: About `keyframe` and `view`, with all that took part around them.
+        answer: To it.
         keyframe: The place in the map, reference of the answer.
-        view: The robot's picture, target of the answer.
+        view: The robot's picture that is tied best, target of the answer.
         T_map_base: At capture of `view`, (4, 4).
         covariance: Of (dt, dr) of T_map_base in the axes of the map, (6, 6).
         map_ids: Map keyframes that took part.
@@ -110,6 +110,11 @@ class Attempt:
     def T_map_odom(self) -> Array:
         """Where odometry lies in the map; stays valid as long as odometry does not break, (4, 4)."""
         return np.asarray(self.T_map_base @ rigid.inverse(_known(self.view.T_odom_base)))
+
+    @property
+    def newest_ns(self) -> int:
+        """When the newest picture that took part was taken."""
+        return max(view.stamp_ns for view in (self.question.target, *self.question.target_context))
 
     @property
     def tied_m(self) -> Array:
@@ -246,14 +251,14 @@ class Search:
 
     def next_question(self, control: Control) -> Question | None:
         """Pictures that no attempt has used, and the places to try them on; None if there are none left."""
-        views = self._next_views()
-        if not views:
-            return None
-        self._asked |= {view.id: view for view in views}
-        self._say(State.RETRIEVING)
-        places = self._places(views, control)
-        if not places:
-            return None
+        places: list[Keyframe] = []
+        while not places:
+            views = self._next_views()
+            if not views:
+                return None
+            self._asked |= {view.id: view for view in views}
+            self._say(State.RETRIEVING)
+            places = self._places(views, control)
         settings = self.config.relocalize
         return Question(
             reference=places[0].view(places[0].T_map_camera),
@@ -314,26 +319,21 @@ class Search:
         return [place for place, is_near in zip(self.map, near, strict=True) if is_near] or self.map
 
     def _attempt(self, question: Question, control: Control) -> None:
-        """Ask; then once more from where the sides are tied best, and for more if too little ties them.
-
-        Between there and the picture first asked about lies what odometry errs by on the way.
-        """
+        """Ask; if too little ties the sides, once more, from where they are tied best, and for more."""
         answer = self._ask(dataclasses.replace(question, enough_rotation_sigma_deg=VAGUE_DEG), control)
-        known, tied = answer.meets(Require.METRIC), answer.evidence
-        if tied is None or not (known or answer.reason is Reason.LOW_PARALLAX):
+        first, tied = None, answer.evidence
+        if answer.meets(Require.METRIC):
+            first = self._taken(question, answer)
+            if self._settled():
+                return
+        elif answer.reason is not Reason.LOW_PARALLAX:
             return
-        first = self._taken(question, answer) if known else None
-        settled = self._settled() is not None
-        if settled and tied.target_view_id == question.target.id:
-            return
-        nearer = dataclasses.replace(
-            question.between(tied.reference_view_id, tied.target_view_id),
-            enough_rotation_sigma_deg=VAGUE_DEG if settled else 0.0,
-        )
-        better = self._ask(nearer, control)
+        if tied is not None:
+            question = question.between(tied.reference_view_id, tied.target_view_id)
+        better = self._ask(dataclasses.replace(question, enough_rotation_sigma_deg=0.0), control)
         if better.meets(Require.METRIC):
             self.attempts = [attempt for attempt in self.attempts if attempt is not first]
-            self._taken(nearer, better)
+            self._taken(question, better)
 
     def _ask(self, question: Question, control: Control) -> Answer:
         """With the time that is left for it, and what the prior says of its ends."""
@@ -348,7 +348,14 @@ class Search:
         return answer
 
     def _taken(self, question: Question, answer: Answer) -> Attempt:
-        """What an accepted answer says of the robot; it counts if it says enough."""
+        """What an accepted answer says of the robot at the picture that is tied best; counts if that is sure.
+
+        On the way from there to the target, odometry's errors would add up.
+        """
+        tied = answer.evidence
+        if tied is not None and tied.target_view_id in answer.covariances:
+            answer = answer.about(tied.target_view_id)
+            question = question.between(question.reference.id, tied.target_view_id)
         place, view = self._ends(question)
         T_map_base, covariance = in_map(answer, place, view)
         robots = {view.id, *(other.id for other in question.target_context)}
@@ -445,10 +452,6 @@ def _known(T: Array | None) -> Array:
     """A pose without which a keyframe would not take part in a search."""
     assert T is not None
     return T
-
-
-def _angle_deg(a: Array, b: Array) -> float:
-    return float(np.degrees(np.arccos(np.clip(a @ b, -1.0, 1.0))))
 
 
 def _yaw_deg(view: Keyframe) -> float:

@@ -103,8 +103,11 @@ def _combined(sources: list[Scale], settings: ScaleConfig) -> tuple[float, float
 
 
 def _sources(problem: Problem, estimate: Estimate, settings: ScaleConfig) -> Iterator[Scale]:
-    for side, name in enumerate(("reference", "target")):
-        yield from _by_odometry(problem, estimate, side, name, settings)
+    if estimate.rigid_sides:
+        yield Scale(ScaleSource.ODOMETRY, 1.0, settings.odometry_sigma, "odometry")
+    else:
+        for side, name in enumerate(("reference", "target")):
+            yield from _by_odometry(problem, estimate, side, name, settings)
     yield from _by_depth(problem, estimate, settings)
 
 

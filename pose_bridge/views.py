@@ -240,11 +240,18 @@ class Question:
         return (self.reference, *self.reference_context), (self.target, *self.target_context)
 
     def between(self, reference_id: str, target_id: str) -> Question:
-        """Return the question about two other views of the same sides; the ends so far become context."""
+        """Return the question about two other views of the same sides; the ends so far become context.
+
+        Raises:
+            BadInputError: A view is not on its side.
+        """
         (reference, *around_reference), (target, *around_target) = (
             sorted(views, key=lambda view: view.id != end)
             for views, end in zip(self.sides, (reference_id, target_id), strict=True)
         )
+        for first, end in ((reference, reference_id), (target, target_id)):
+            if first.id != end:
+                raise BadInputError(f"view {end} is not on that side of the question")
         return replace(
             self,
             reference=reference,
@@ -291,6 +298,8 @@ class Answer:
         evidence: Of the estimate that was judged, also when it was rejected.
         cameras: T_reference_camera of the views that took part, by id, in the answer's unit of length; empty
             unless accepted.
+        covariances: Of (dt, dr) of the target, and of the view of its side that is tied best, by id, (6, 6);
+            empty without metres.
         elapsed_s: Processing time.
     """
 
@@ -306,6 +315,7 @@ class Answer:
     real_frames: int = 0
     evidence: Evidence | None = None
     cameras: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    covariances: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     elapsed_s: float = float("nan")
     _T_reference_target: NDArray[np.float64] | None = None
     _covariance: NDArray[np.float64] | None = None
@@ -333,6 +343,28 @@ class Answer:
     def meets(self, require: Require) -> bool:
         """Whether the numbers may be used as a pose and hold what was asked for."""
         return self.accepted and int(self.translation) >= int(require)
+
+    def about(self, view_id: str) -> Answer:
+        """Return a metric answer about another view that took part, in place of the target.
+
+        Args:
+            view_id: One of `covariances`.
+
+        Raises:
+            NoEstimateError: There are no metres.
+        """
+        evidence, unit_m = self.evidence, float(np.linalg.norm(self.T_reference_target[:3, 3]))
+        T, covariance = self.cameras[view_id], self.covariances[view_id]
+        if evidence is not None:  # its unit is the distance to the target
+            points = evidence.points_up_to_scale * (unit_m / float(np.linalg.norm(T[:3, 3])))
+            evidence = replace(evidence, points_up_to_scale=points)
+        return replace(
+            self,
+            evidence=evidence,
+            _T_reference_target=T,
+            _covariance=covariance,
+            _direction_sigma_rad=uncertainty.direction_sigma_rad(T, covariance),
+        )
 
     @property
     def rotation(self) -> NDArray[np.float64]:

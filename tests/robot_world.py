@@ -77,14 +77,19 @@ class Oracle:
         T_true = T_MAP_ODOM @ question.target.T_side_camera
         T_map_target = self.lies.get(question.target.id, np.eye(4)) @ T_true
         T = rigid.relative(question.reference.T_side_camera, T_map_target)
-        names = [question.reference, question.target, *question.reference_context, *question.target_context]
+        robots = [question.target, *question.target_context]
+        cameras = {view.id: np.eye(4) for view in (question.reference, *question.reference_context)}
+        cameras |= {
+            view.id: T @ rigid.relative(question.target.T_side_camera, view.T_side_camera) for view in robots
+        }
         return Answer(
             status=Status.ACCEPTED,
             translation=Translation.METRIC,
             probability=0.9,
             stage=Stage.CONTEXT,
             evidence=evidence(question, T, self.ties),
-            cameras={view.id: np.eye(4) for view in names},
+            cameras=cameras,
+            covariances={view.id: COVARIANCE for view in robots},
             _T_reference_target=T,
             _covariance=COVARIANCE,
         )

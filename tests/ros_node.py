@@ -411,13 +411,15 @@ class Robot:
         assert until(lambda: self.step(np.eye(4), 0) and all(map(received, topics)), every_s=0.1)
 
     def step(self, T_odom_base: np.ndarray, seed: int, picture: Image | None = None) -> int:
-        """Half a second later: a picture, between two reports of odometry; returns its stamp."""
+        """Half a second later: a picture amid reports of odometry, as one may be lost; returns its stamp."""
         self.stamp_ns += S // 2
         self.move(T_odom_base, self.stamp_ns - S // 10)
+        self.move(T_odom_base, self.stamp_ns - S // 20)
         self._caller.say("camera_info", self.info)
         seen = image(seed) if picture is None else picture
         seen.header.stamp = poses.to_stamp(self.stamp_ns)
         self._caller.say("image", seen)
+        self.move(T_odom_base, self.stamp_ns + S // 20)
         self.move(T_odom_base, self.stamp_ns + S // 10)
         return self.stamp_ns
 

@@ -7,7 +7,7 @@ from pose_bridge.estimators.base import Problem, Tracks
 from pose_bridge.features import Features
 from pose_bridge.geometry import rigid, rotations
 from pose_bridge.geometry.cameras import Camera
-from pose_bridge.views import View
+from pose_bridge.views import Evidence, View
 
 FOCAL_PX = 400.0
 CAMERA = Camera.from_focal_px(FOCAL_PX, 640, 480)
@@ -67,3 +67,17 @@ def problem(
 def all_tracks(views: int, points: int) -> Tracks:
     point, view = np.meshgrid(np.arange(points), np.arange(views))
     return Tracks(point.reshape(-1), view.reshape(-1), point.reshape(-1))
+
+
+def evidence(**known: object) -> Evidence:
+    """Of no points at all, but for what is given."""
+    nothing = {
+        "tracks": 0,
+        "features": {},
+        "reference_view_id": "r",
+        "target_view_id": "t",
+        "reference_points_px": np.empty((0, 2)),
+        "target_points_px": np.empty((0, 2)),
+        "points_up_to_scale": np.empty((0, 3)),
+    }
+    return Evidence(**{**nothing, **known})

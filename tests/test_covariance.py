@@ -78,8 +78,8 @@ def test_the_direction_is_as_sure_whatever_the_scale(factor: float) -> None:
 def test_a_turn_has_no_direction() -> None:
     turned = made(defined=False)
     assert np.isnan(covariance.direction_sigma_rad(turned))
-    for metric in (False, True):
-        known, why = covariance.translation(turned, metric, SETTINGS)
+    for in_metres in (None, 1e-6 * np.eye(6)):
+        known, why = covariance.translation(turned, in_metres, SETTINGS)
         assert known is Translation.UNDEFINED
         assert why
 
@@ -87,12 +87,20 @@ def test_a_turn_has_no_direction() -> None:
 @pytest.mark.parametrize("metric", [False, True])
 def test_a_direction_too_unsure_is_none(metric: bool) -> None:
     limit_rad = np.radians(SETTINGS.max_direction_sigma_deg)
-    known, why = covariance.translation(made(1.01 * limit_rad), metric, SETTINGS)
+    in_metres = np.eye(6) if metric else None
+    known, why = covariance.translation(made(1.01 * limit_rad), in_metres, SETTINGS)
     assert known is Translation.UNDEFINED
     assert "degrees" in why
-    known, why = covariance.translation(made(0.99 * limit_rad), metric, SETTINGS)
+    known, why = covariance.translation(made(0.99 * limit_rad), in_metres, SETTINGS)
     assert known is (Translation.METRIC if metric else Translation.DIRECTION)
     assert not why
+
+
+def test_a_place_known_well_needs_no_direction() -> None:
+    vague = made(2.0 * np.radians(SETTINGS.max_direction_sigma_deg))
+    for share, expected in ((0.99, Translation.METRIC), (1.01, Translation.UNDEFINED)):
+        in_metres = (share * SETTINGS.max_translation_sigma_m) ** 2 * np.eye(6)
+        assert covariance.translation(vague, in_metres, SETTINGS)[0] is expected
 
 
 def test_cameras_get_the_same_scale() -> None:

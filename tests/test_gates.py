@@ -156,3 +156,15 @@ def test_an_uncertain_answer_may_miss_by_more() -> None:
     unsure = dataclasses.replace(wrong, covariance=np.diag([0.1**2] * 3 + [np.radians(2) ** 2] * 3))
     assert conflict(wrong, question, PROBLEM, GatesConfig()) is not None
     assert conflict(unsure, question, PROBLEM, GatesConfig()) is None
+
+
+@pytest.mark.parametrize("gate", ["max_tilt_deg", "max_height_m"])
+def test_an_answer_that_was_made_level_is_asked_as_it_would_be_otherwise(gate: str) -> None:
+    off = {"max_tilt_deg": turned("x", 12), "max_height_m": moved(0.0, 0.0, 0.5)}[gate]
+    T = rigid.inverse(T_MAP["r"]) @ off @ T_MAP["t"]
+    covariance = np.diag([SIGMA**2] * 6)
+    claim = Claim(T_TRUE, covariance, Translation.METRIC, (T, covariance))
+    reason, _ = conflict(claim, QUESTION, PROBLEM, GatesConfig())
+    assert reason is Reason.GRAVITY_CONFLICT
+    unsure = dataclasses.replace(claim, unleveled=(T, np.diag([0.5**2] * 6)))
+    assert conflict(unsure, QUESTION, PROBLEM, GatesConfig()) is None

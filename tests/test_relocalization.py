@@ -113,6 +113,17 @@ def test_nothing_found() -> None:
     assert len(question.target_context) == len(SEEN) - 1  # all had a turn
 
 
+def test_a_picture_that_no_place_looks_like_does_not_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    bridge = Oracle()
+    searching = search(bridge, settings=ONE_BY_ONE)
+    newest, places = SEEN[0].id, searching._places
+    monkeypatch.setattr(
+        searching, "_places", lambda views, c: [] if views[0].id == newest else places(views, c)
+    )
+    assert_right(searching.run(Control()))
+    assert newest not in {question.target.id for question in bridge.asked}
+
+
 AWAY = rigid.make(np.eye(3), [2.0, 0.0, 0.0])
 
 
@@ -203,10 +214,13 @@ def test_the_answer_is_about_the_picture_that_is_tied_best() -> None:
             tied = dataclasses.replace(found.evidence, target_view_id="v5", reference_view_id="m3")
             return dataclasses.replace(found, evidence=tied)
 
-    found = search(Drifted()).run(Control())
-    assert_right(found)
-    assert (found.best.view.id, found.best.keyframe.id) == ("v5", "m3")
-    assert len(found.attempts) == 1
+    bridge = Drifted()
+    best = search(bridge).run(Control()).best
+    assert (best.view.id, best.question.target.id, best.keyframe.id) == ("v5", "v5", "m0")
+    np.testing.assert_allclose(best.T_map_base, T_MAP_ODOM @ best.view.T_odom_base, atol=1e-6)
+    T = rigid.relative(best.keyframe.T_map_camera, T_MAP_ODOM @ best.view.T_odom_camera)
+    np.testing.assert_allclose(best.answer.T_reference_target, T, atol=1e-6)
+    assert len(bridge.asked) == 1
 
 
 def test_things_count_not_attempts() -> None:

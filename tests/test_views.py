@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from synthetic import evidence
 
 from pose_bridge.errors import (
     BadCameraError,
@@ -14,7 +15,16 @@ from pose_bridge.errors import (
 )
 from pose_bridge.geometry import rigid, rotations
 from pose_bridge.geometry.cameras import Camera
-from pose_bridge.views import Answer, Question, Reason, ScaleSource, Stage, Status, Translation, View
+from pose_bridge.views import (
+    Answer,
+    Question,
+    Reason,
+    ScaleSource,
+    Stage,
+    Status,
+    Translation,
+    View,
+)
 
 NUMBERS = (
     "rotation",
@@ -122,7 +132,39 @@ def test_what_the_numbers_are() -> None:
     assert answer.direction_sigma_rad == 0.01
 
 
+def test_the_same_about_another_camera() -> None:
+    """Its numbers, and the points that tie it stay where they are."""
+    T_other = rigid.make(np.eye(3), [1.0, 0.0, 0.0])
+    points = np.array([[5.0, 10.0, 15.0]])
+    answer = accepted(
+        cameras={"t": T, "o": T_other},
+        covariances={"o": COVARIANCE / 2},
+        evidence=evidence(tracks=9, target_view_id="o", points_up_to_scale=points / 5.0),
+    )
+    other = answer.about("o")
+    np.testing.assert_array_equal(other.T_reference_target, T_other)
+    np.testing.assert_array_equal(other.covariance, COVARIANCE / 2)
+    assert other.direction_sigma_rad == pytest.approx(np.sqrt(1.5e-4))
+    np.testing.assert_allclose(other.evidence.points_up_to_scale, points)
+    with pytest.raises(NoEstimateError):
+        dataclasses.replace(answer, translation=Translation.DIRECTION).about("o")
+
+
+def test_an_answer_without_numbers_is_about_nothing() -> None:
+    with pytest.raises(NoEstimateError):
+        Answer.rejected(Reason.NO_OVERLAP, "nothing").about("o")
+
+
 # --- questions
+
+
+def test_the_same_question_between_other_views() -> None:
+    question = Question(reference=view("r"), target=view("t"), target_context=(view("o"),))
+    other = question.between("r", "o")
+    assert (other.reference.id, other.target.id) == ("r", "o")
+    assert [v.id for v in other.target_context] == ["t"]
+    with pytest.raises(BadInputError, match="view r is not on that side"):
+        question.between("r", "r")
 
 
 def test_a_question_with_defaults() -> None:

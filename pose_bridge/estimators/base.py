@@ -135,11 +135,14 @@ class Estimate:
         rms_px: Root mean square of the reprojection error.
         joint_covariance: Of (dt, dr) of `covariance_views`, stacked, (6n, 6n), error model of docs/method.md
             with the reference camera fixed. The unit of length is the baseline to the target, which has no
-            error.
+            error, unless sides are rigid.
         covariance_views: Which views the covariance is of; the target comes first.
         translation_defined: False for pure rotation: only the rotation means something.
         witnesses: What the target side's views say to it.
-        rigid_sides: Odometry holds each side together; only the gap between them can be weak.
+        rigid_sides: Odometry holds each side together; only the gap between them can be weak. Lengths are
+            metres, and the covariance holds all but the error that odometry's distances have in common.
+        unleveled: If both sides were taken to be level: T_reference_target in metres as it would be without
+            that, (4, 4), and the covariance of its (dt, dr), (6, 6).
     """
 
     stage: Stage
@@ -153,16 +156,22 @@ class Estimate:
     translation_defined: bool = True
     witnesses: Witnesses = Witnesses()
     rigid_sides: bool = False
+    unleveled: tuple[Array, Array] | None = None
 
     @property
     def T_reference_target(self) -> Array:
-        """The pair's pose, with a baseline of 1, (4, 4)."""
+        """The pair's pose, (4, 4)."""
         return self.T_reference_camera[1]
 
     @property
     def covariance(self) -> Array:
         """Of (dt, dr) of the target, (6, 6)."""
-        return self.joint_covariance[:6, :6]
+        return self.covariance_of(1)
+
+    def covariance_of(self, view: int) -> Array:
+        """Of (dt, dr) of one of `covariance_views`, (6, 6)."""
+        start = 6 * self.covariance_views.index(view)
+        return self.joint_covariance[start : start + 6, start : start + 6]
 
 
 def scaled_cameras(T_reference_camera: Mapping[int, Array], factor: float) -> dict[int, Array]:

@@ -64,15 +64,15 @@ def adjust(
         if not adjuster.solve().is_solution_usable():
             raise NoEstimateError("bundle adjustment did not converge")
         T_reference_camera, points = _read(model, T_reference_camera, len(points))
+        good = reprojection_error_px(problem, T_reference_camera, points, tracks) < max_error_px
+        points, tracks = keep_observations(points, tracks, good)
         error_px = reprojection_error_px(problem, T_reference_camera, points, tracks)
-        keep = error_px < max_error_px
-        redundancy = 2 * int(keep.sum()) - 3 * len(points) - 6 * (len(T_reference_camera) - 1)
-        if redundancy < MIN_REDUNDANCY or not (tracks.view[keep] == 1).any():
+        redundancy = 2 * len(error_px) - 3 * len(points) - 6 * (len(T_reference_camera) - 1)
+        if redundancy < MIN_REDUNDANCY or not (tracks.view == 1).any():
             raise NoEstimateError("too few observations agree to determine the target camera")
-        noise_px = max(LEAST_NOISE_PX, float(np.sqrt(np.sum(error_px[keep] ** 2) / redundancy)))
-        if keep.all() and rounds:
+        noise_px = max(LEAST_NOISE_PX, float(np.sqrt(np.sum(error_px**2) / redundancy)))
+        if good.all() and rounds:
             break
-        points, tracks = keep_observations(points, tracks, keep)
     joint, views = _joint_covariance(model, adjuster, T_reference_camera)
     variance_px2 = LOSS_EFFICIENCY * noise_px**2
     return estimate_of(estimator, T_reference_camera, points, tracks, error_px, joint * variance_px2, views)
@@ -86,35 +86,40 @@ def estimate_of(
     error_px: Array,
     joint: Array,
     views: tuple[int, ...],
+    rigid_sides: bool = False,
 ) -> Estimate:
-    """Return what was adjusted as an estimate, whose unit of length is the baseline.
+    """Return what was adjusted as an estimate, whose unit of length is the baseline unless sides are rigid.
 
     Args:
         estimator: Whose estimate it is.
-        T_reference_camera: By view, in any unit.
+        T_reference_camera: By view, in any unit; in metres if sides are rigid.
         points: (P, 3).
         tracks: What was observed.
         error_px: Of each observation, (O,).
         joint: Covariance of (dt, dr) of `views`, stacked, (6n, 6n).
         views: The target first.
+        rigid_sides: Odometry holds each side together.
 
     Raises:
-        NoEstimateError: There is no baseline, or the covariance is none.
+        NoEstimateError: There is no baseline to measure by, or the covariance is none.
     """
-    baseline = float(np.linalg.norm(T_reference_camera[1][:3, 3]))
-    if baseline == 0.0:
-        raise NoEstimateError("the two cameras stand in one place: there is no baseline to measure by")
-    joint = with_fixed_baseline(joint, views, T_reference_camera, (0, 1))
-    unit = np.tile([1 / baseline] * 3 + [1.0] * 3, len(views))
+    unit = 1.0
+    if not rigid_sides:
+        unit = float(np.linalg.norm(T_reference_camera[1][:3, 3]))
+        if unit == 0.0:
+            raise NoEstimateError("the two cameras stand in one place: there is no baseline to measure by")
+        joint = with_fixed_baseline(joint, views, T_reference_camera, (0, 1))
+    to_unit = np.tile([1 / unit] * 3 + [1.0] * 3, len(views))
     return Estimate(
         stage=estimator.stage,
         estimator=estimator.name,
-        T_reference_camera=scaled_cameras(T_reference_camera, 1 / baseline),
-        points=points / baseline,
+        T_reference_camera=scaled_cameras(T_reference_camera, 1 / unit),
+        points=points / unit,
         tracks=tracks,
         rms_px=float(np.sqrt(np.mean(error_px**2) / 2)),
-        joint_covariance=_without_rounding(unit[:, None] * joint * unit),
+        joint_covariance=_without_rounding(to_unit[:, None] * joint * to_unit),
         covariance_views=views,
+        rigid_sides=rigid_sides,
     )
 
 

@@ -24,6 +24,7 @@ FIRST_DAMPING = 1e-4
 LARGEST_DAMPING = 1e6
 LEAST_DEPTH_M = 1e-3
 LEAST_INFORMATION = 1e-6  # of a point along a ray that nothing else crosses
+LEAST_SHARE = 1e-12  # of the largest eigenvalue; below, something is not determined
 LOSS_SIGMA = 2.0  # an observation that misses by so much counts half
 
 
@@ -159,6 +160,48 @@ def adjust(
     return Adjusted(*state, system.error_px(*state), system.views, system.information(*state))
 
 
+def without(found: Adjusted, beliefs: Sequence[Belief]) -> tuple[Array, Array] | None:
+    """Return T_reference_target and its covariance as they would be without some beliefs, to first order.
+
+    Args:
+        found: Adjusted with them; its target is free.
+        beliefs: Those.
+
+    Returns:
+        (4, 4) and (6, 6); None where nothing else determines the target.
+    """
+    start = {view: 6 * index for index, view in enumerate(found.views)}
+    information, pull = np.zeros_like(found.information), np.zeros(len(found.information))
+    _believe(beliefs, found.T_reference_camera, start, information, pull)
+    left = found.information - information
+    smallest, *_, largest = np.linalg.eigvalsh(left)
+    if smallest <= LEAST_SHARE * largest:
+        return None
+    target = slice(start[1], start[1] + 6)
+    rows = np.linalg.inv(left)[target]
+    T, (dt, dr) = found.T_reference_camera[1], (rows @ pull).reshape(2, 3)
+    moved = rigid.make(rotations.nearest_rotation(rotations.so3_exp(dr) @ T[:3, :3]), T[:3, 3] + dt)
+    covariance = rows[:, target]
+    return moved, (covariance + covariance.T) / 2
+
+
+def _believe(
+    beliefs: Sequence[Belief],
+    cameras: Mapping[int, Array],
+    start: Mapping[int, int],
+    H: Array,
+    gradient: Array,
+) -> None:
+    """Add what beliefs say to the normal equations of the views that start somewhere in them."""
+    for belief in beliefs:
+        departure, jacobians = belief.departure(cameras)
+        free = [(start[view], J) for view, J in jacobians.items() if view in start]
+        for at, J in free:
+            gradient[at : at + 6] += J.T @ departure
+            for other, K in free:
+                H[at : at + 6, other : other + 6] += J.T @ K
+
+
 class _System:
     """The normal equations of the cameras that are free, and of the points."""
 
@@ -252,18 +295,8 @@ class _System:
         weighted = coupling @ V_inverse
         H -= np.einsum("pik,pjk->ij", weighted, coupling, optimize=True)
         gradient -= np.einsum("pik,pk->i", weighted, g_point)
-        self._believe(cameras, H, gradient)
+        _believe(self._beliefs, cameras, self._start, H, gradient)
         return H, gradient, V_inverse, coupling, g_point
-
-    def _believe(self, cameras: Mapping[int, Array], H: Array, gradient: Array) -> None:
-        """Add what the beliefs say."""
-        for belief in self._beliefs:
-            departure, jacobians = belief.departure(cameras)
-            free = [(self._start[view], J) for view, J in jacobians.items() if view in self._start]
-            for at, J in free:
-                gradient[at : at + 6] += J.T @ departure
-                for other, K in free:
-                    H[at : at + 6, other : other + 6] += J.T @ K
 
     def _local(self, cameras: Mapping[int, Array], points: Array) -> Array:
         local = np.empty((len(self._seen), 3))

@@ -21,7 +21,8 @@ from pose_bridge.estimators import bundle, odometry_bundle, posed, voting
 from pose_bridge.estimators.base import Array, Estimate, Problem, Tracks
 from pose_bridge.estimators.pairs import ideal_camera, matrix
 from pose_bridge.estimators.sides import Sides, driven
-from pose_bridge.geometry import rigid, rotations
+from pose_bridge.geometry import rigid
+from pose_bridge.odometry import drift
 from pose_bridge.views import Question, Stage, View
 
 MAX_TRIALS = 30000  # finds 7 % of inliers with a probability of 0.99997
@@ -68,9 +69,14 @@ class RigEstimator:
             np.linalg.norm(found.error_px, axis=1),
             (joint + joint.T) / 2,
             found.views,
+            rigid_sides=True,
         )
-        witnesses = sides.witnesses(sides.followed(found.T_reference_camera))
-        return dataclasses.replace(estimate, witnesses=witnesses, rigid_sides=True)
+        level = list(self._level(problem, set(found.T_reference_camera)))
+        return dataclasses.replace(
+            estimate,
+            witnesses=sides.witnesses(sides.followed(found.T_reference_camera)),
+            unleveled=odometry_bundle.without(found, level) if level else None,
+        )
 
     def _aligned(self, sides: Sides, control: Control) -> Array:
         """T_reference_target that most points of both sides speak for, and no view against."""
@@ -157,29 +163,25 @@ class RigEstimator:
                         yield odometry_bundle.Held(view, 0, driven(problem, 0, view), sigma)
                 continue
             way = problem.way(side)
-            steps = [self._variance(driven(problem, *step)) for step in pairwise(way)]
+            steps = [drift(driven(problem, *step), settings) for step in pairwise(way)]
             for start, end in pairwise([index for index, view in enumerate(way) if view in views]):
                 origin, view = way[start], way[end]
                 place, turn = np.sqrt(np.sum(steps[start:end], axis=0)).tolist()
                 yield odometry_bundle.Held(view, origin, driven(problem, origin, view), (place, turn))
 
     def _level(self, problem: Problem, views: set[int]) -> Iterator[odometry_bundle.Level]:
-        """That all bases stand upright on one floor, where both sides say so."""
+        """That the robot's bases stand upright on one floor, where both sides say so.
+
+        What they err by they have in common, the reference's part of it among it: together they count once.
+        """
         T_side_camera = [np.asarray(view.T_side_camera) for view in problem.views]
-        sigma = (self._settings.level_m, float(np.radians(self._settings.level_deg)))
-        for view in sorted(views - {0}) if problem.level else ():
+        believed = [view for view in sorted(views) if problem.sides[view] == 1] if problem.level else []
+        share = float(np.sqrt(len(believed)))
+        sigma = (share * self._settings.level_m, share * float(np.radians(self._settings.level_deg)))
+        for view in believed:
             up_reference, up_view = T_side_camera[0][2, :3], T_side_camera[view][2, :3]
             height_m = float(T_side_camera[view][2, 3] - T_side_camera[0][2, 3])
             yield odometry_bundle.Level(view, up_reference, up_view, height_m, sigma)
-
-    def _variance(self, T_last_next: Array) -> Array:
-        """Of place (metres) and direction (radians) by odometry between two pictures, (2,)."""
-        settings = self._settings
-        way = np.array(
-            [np.linalg.norm(T_last_next[:3, 3]), rotations.rotation_angle_rad(T_last_next[:3, :3])]
-        )
-        floor = np.array([settings.odometry_m, np.radians(settings.odometry_deg)])
-        return floor**2 + (settings.odometry_share * way) ** 2
 
 
 def _posed(side: tuple[View, ...]) -> bool:

@@ -9,8 +9,8 @@ nowhere else.
 from __future__ import annotations
 
 import functools
+import queue
 import signal
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +53,7 @@ from pose_bridge.worker.client import WorkerClient
 THREADS = 4
 RESULT_TIMEOUT_S = 10  # for so long rclpy keeps a goal that ended, with all its pictures
 IDLE_S = 0.5
-END_S = 2.0  # for callbacks that run while the node ends
+LISTEN_S = 0.1
 
 
 class PoseBridgeNode(LifecycleNode):
@@ -63,6 +63,7 @@ class PoseBridgeNode(LifecycleNode):
         super().__init__("pose_bridge", **more)
         self._active = False
         self._ready = False
+        self._closing = False
         parameters.declare(self)
         self.declare_parameter("autostart", False)
         self.add_on_set_parameters_callback(lambda changed: parameters.check(changed, not self._ready))
@@ -105,11 +106,14 @@ class PoseBridgeNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def close(self) -> None:
-        """Leave no process behind, in whatever state the node is."""
+        """Leave no process behind, in whatever state the node is; it opens nothing any more."""
+        self._closing = True
         self._close()
 
     def _done(self, step: Callable[[], None]) -> TransitionCallbackReturn:
         """Whether a step of a transition went well; rclpy itself would not say what went wrong."""
+        if self._closing:
+            return TransitionCallbackReturn.FAILURE
         try:
             step()
         except Exception as error:
@@ -507,9 +511,11 @@ def _description(error: Exception) -> str:
 def main() -> None:
     """Run the node until it is told to end; callers hear of it before the context goes."""
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    ended = threading.Event()
+    # Not an Event, whose lock a second signal could find held; and read in short waits, as the thread that
+    # runs Python's handlers may not be the one that a signal wakes.
+    ended: queue.SimpleQueue[None] = queue.SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda *_: ended.put(None))
     try:
         node = PoseBridgeNode()
     except PoseBridgeError as error:
@@ -518,13 +524,15 @@ def main() -> None:
     executor.add_node(node)
     with ThreadPoolExecutor(1) as pool:
         spinning = pool.submit(executor.spin)
-        spinning.add_done_callback(lambda _: ended.set())
-        ended.wait()
+        spinning.add_done_callback(lambda _: ended.put(None))
+        while ended.empty():
+            time.sleep(LISTEN_S)
         try:
             node.close()
+            executor.shutdown()
+            node.close()  # what a transition that was on its way opened meanwhile
         finally:
-            executor.shutdown(END_S)
-            rclpy.shutdown()
+            rclpy.try_shutdown()
     spinning.result()
 
 

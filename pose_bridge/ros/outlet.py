@@ -20,6 +20,7 @@ from pose_bridge.config import Config
 from pose_bridge.geometry import rigid, uncertainty
 from pose_bridge.msg import Hypothesis as HypothesisMessage
 from pose_bridge.msg import RelativePose
+from pose_bridge.odometry import drift
 from pose_bridge.relocalization import Hypothesis, Progress
 from pose_bridge.ros import conversions, drawing, poses
 from pose_bridge.ros.conversions import End
@@ -88,7 +89,7 @@ class Outlet:
         best, names = found.best, self._config.frames
         stamp_ns = best.view.stamp_ns
         place = poses.to_stamped_pose(best.T_map_base, best.covariance, stamp_ns, names.map)
-        if (self._now_ns() - stamp_ns) * 1e-9 <= self._config.goals.max_result_age_s:
+        if (self._now_ns() - best.newest_ns) * 1e-9 <= self._config.goals.max_result_age_s:
             self._pose.publish(place)
             if publish or self._config.goals.publish_initialpose:
                 self._initialpose.publish(self._moved_to_now(found))
@@ -148,7 +149,9 @@ class Outlet:
         stamp_ns, T_then_now = best.view.stamp_ns, np.eye(4)
         if newest is not None and newest[1].epoch == best.view.epoch and best.view.T_odom_base is not None:
             stamp_ns, T_then_now = newest[0], rigid.relative(best.view.T_odom_base, newest[1].T_odom_base)
-        covariance = uncertainty.compose_right(best.T_map_base, best.covariance, T_then_now)
+        place, turn = drift(T_then_now, self._config.rigs)
+        driven = np.diag([place] * 3 + [turn] * 3) if stamp_ns != best.view.stamp_ns else np.zeros((6, 6))
+        covariance = uncertainty.compose(best.T_map_base, best.covariance, T_then_now, driven)
         T_map_base = np.asarray(best.T_map_base @ T_then_now)
         return poses.to_initial_pose(T_map_base, covariance, stamp_ns, self._config.frames.map)
 

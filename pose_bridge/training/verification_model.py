@@ -56,6 +56,7 @@ WRONG_SHARE = {"two_view": 0.5, "registration": 0.25, "sfm": 0.25, "rigs": 0.5}
 MIN_STD = 1e-3
 CORRECT_ROTATION_DEG = 5.0  # docs/method.md: correct
 CORRECT_DIRECTION_DEG = 15.0
+CORRECT_M = 0.1  # where there are metres
 CORRECT_PLACE_M = 0.25  # of a robot that is looked for
 FIRST_STYLE = 1_000_000  # benchmarks and the demo have lower ones: they show other furniture
 
@@ -121,14 +122,14 @@ def _rows(question: Question, T_reference_view: Mapping[str, Array], near_m: flo
             found = verification.candidates(rung.estimator, problem, Control(), config.context.alternatives)
         except NoEstimateError:
             continue
-        names = [view.id for view in problem.views]
+        names, target = [view.id for view in problem.views], question.target.id
         for estimate, evidence in found:
-            tied = evidence.target_view_id if evidence.target_view_id in T_reference_view else names[1]
-            right = names[1] in T_reference_view and correct(
+            tied = evidence.target_view_id if evidence.target_view_id in T_reference_view else target
+            right = target in T_reference_view and correct(
                 estimate,
                 names.index(tied),
                 T_reference_view[tied],
-                float(np.linalg.norm(T_reference_view[names[1]][:3, 3])),
+                float(np.linalg.norm(T_reference_view[target][:3, 3])),
                 near_m,
             )
             yield rung.estimator.name, evidence.features, right
@@ -141,13 +142,18 @@ def correct(estimate: Estimate, view: int, T_true: Array, unit_m: float, near_m:
         estimate: Of the pair.
         view: Index of the view that counts.
         T_true: T_reference_view, (4, 4).
-        unit_m: The true baseline, unit of the estimate.
+        unit_m: The true baseline, unit of an estimate that has no metres.
         near_m: A place this near to the true one is correct, whatever the direction.
     """
+    config = Config()
     T = estimate.T_reference_camera[view]
     if distances.rotation_error_deg(T[:3, :3], T_true[:3, :3]) > CORRECT_ROTATION_DEG:
         return False
-    known, _ = covariance.translation(estimate, False, Config().verification)
+    in_metres = None
+    if estimate.rigid_sides:
+        unit_m, near_m = 1.0, max(near_m, CORRECT_M)
+        _, in_metres = covariance.with_scale(estimate, unit_m, config.scale.odometry_sigma)
+    known, _ = covariance.translation(estimate, in_metres, config.verification)
     if known is Translation.UNDEFINED:
         return True
     off_m = np.linalg.norm(T[:3, 3] * unit_m - T_true[:3, 3])

@@ -5,19 +5,22 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from synthetic import FOCAL_PX, problem
 
-from pose_bridge.config import RigsConfig
+from pose_bridge import covariance, scale
+from pose_bridge.config import RigsConfig, ScaleConfig, VerificationConfig
 from pose_bridge.control import Control
 from pose_bridge.errors import CancelledError, NoEstimateError
+from pose_bridge.estimators import odometry_bundle
 from pose_bridge.estimators.base import Estimate, Problem
 from pose_bridge.estimators.rigs import RigEstimator
 from pose_bridge.estimators.sides import Sides
 from pose_bridge.geometry import distances, rigid, rotations, uncertainty
-from pose_bridge.views import Question
+from pose_bridge.views import Question, ScaleSource, Translation
 
 R_BASE_CAMERA = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 T_MAP_ODOM = rigid.make(rotations.so3_exp([0.0, 0.0, 2.2]), [3.0, -1.0, 0.0])
@@ -31,10 +34,15 @@ def standing(x_m: float, y_m: float, yaw_deg: float) -> np.ndarray:
 
 
 def asked(
-    rng: np.random.Generator, wrong: float = 0.0, noise_px: float = 0.4, points: int = 160, level: bool = True
+    rng: np.random.Generator,
+    wrong: float = 0.0,
+    noise_px: float = 0.4,
+    points: int = 160,
+    level: bool = True,
+    seen: Sequence[tuple[float, float, float]] = SEEN,
 ) -> Problem:
     """Both sides look at what stands between them; a share of the matches across the gap is wrong."""
-    places = [MAPPED[0], SEEN[0], *MAPPED[1:], *SEEN[1:]]
+    places = [MAPPED[0], seen[0], *MAPPED[1:], *seen[1:]]
     sides = [0, 1, 0, 0, 1, 1]
     world = rng.uniform([-0.7, -1.2, 0.0], [0.9, 1.2, 1.4], (points, 3))
     poses = [standing(*place) for place in places]
@@ -104,8 +112,8 @@ def test_odometry_that_errs_is_corrected_by_the_pictures() -> None:
 
 
 def test_the_covariance_holds() -> None:
-    """Rotation of the target over many draws of noise, of keypoints and of odometry."""
-    errors = []
+    """Pose of the target, in metres, over many draws of noise, of keypoints and of odometry."""
+    squared = []
     for seed in range(25):
         rng = np.random.default_rng(100 + seed)
         made = asked(rng, points=60)
@@ -122,10 +130,50 @@ def test_the_covariance_holds() -> None:
         drawn = dataclasses.replace(made, views=noisy)
         found = RigEstimator(RigsConfig()).estimate(drawn, Control())
         T_true = rigid.relative(made.views[0].T_side_camera, T_MAP_ODOM @ made.views[1].T_side_camera)
-        own = rigid.make(T_true[:3, :3], T_true[:3, 3] / np.linalg.norm(T_true[:3, 3]))
-        dr = uncertainty.error_vector(found.T_reference_target, own)[3:]
-        errors.append(dr @ np.linalg.solve(found.covariance[3:, 3:], dr))
-    assert 1.0 < np.mean(errors) < 7.0  # 3 if it is exact; two of the errors are of the ends themselves
+        off = uncertainty.error_vector(found.T_reference_target, T_true).reshape(2, 3)
+        own = found.covariance[:3, :3], found.covariance[3:, 3:]
+        squared.append([d @ np.linalg.solve(matrix, d) for d, matrix in zip(off, own, strict=True)])
+    middle = np.mean(squared, axis=0)
+    assert ((middle > 1.0) & (middle < 7.0)).all()  # 3 if exact; two of the errors are of the ends themselves
+
+
+def test_next_to_the_reference_the_place_is_known_and_no_direction() -> None:
+    """As of a robot that is where it was, and has turned a little."""
+    near = ((-2.0, -0.59, 4.0), *((x + 0.3, y, yaw + 3.0) for x, y, yaw in MAPPED[1:]))
+    made = asked(np.random.default_rng(3), seen=near)
+    found = RigEstimator(RigsConfig()).estimate(made, Control())
+    T_true = rigid.relative(made.views[0].T_side_camera, T_MAP_ODOM @ made.views[1].T_side_camera)
+    assert np.linalg.norm(T_true[:3, 3]) < 0.02
+    metres = scale.metric_scale(made, found, ScaleConfig())
+    assert (metres.factor, metres.source) == (1.0, ScaleSource.ODOMETRY)
+    T, in_metres = covariance.with_scale(found, metres.factor, metres.sigma)
+    assert uncertainty.nees(T, in_metres, T_true) < 20.0
+    assert np.sqrt(np.trace(in_metres[:3, :3])) < 0.05
+    assert covariance.translation(found, in_metres, VerificationConfig())[0] is Translation.METRIC
+
+
+@pytest.mark.parametrize("ramp_deg", [0.0, 7.0])
+def test_a_floor_that_is_not_level_is_found_out(ramp_deg: float) -> None:
+    """The belief in a level floor pulls the answer; what is asked for the gates is not pulled."""
+    made = asked(np.random.default_rng(9), points=40)
+    poses = [standing(*place) for place in (MAPPED[0], SEEN[0], *MAPPED[1:], *SEEN[1:])]
+    T_ramp = rigid.make(rotations.so3_exp([np.radians(ramp_deg), 0.0, 0.0]), np.zeros(3))
+    views = [
+        dataclasses.replace(view, T_side_camera=T_ramp @ view.T_side_camera) if side else view
+        for view, side in zip(made.views, made.sides, strict=True)
+    ]
+    estimator, sides = RigEstimator(RigsConfig()), Sides(dataclasses.replace(made, views=views), 1.5)
+    T_true = rigid.relative(poses[0], poses[1])
+    tracks, points = sides.joined(T_true)
+    cameras = {**sides.rigs[0].T_rig_camera, **sides.cameras(T_true)}
+    found, _ = estimator._adjusted(sides.problem, cameras, points, tracks, Control())
+    level = list(estimator._level(sides.problem, set(found.T_reference_camera)))
+    T, covariance = odometry_bundle.without(found, level)
+    off_deg = distances.rotation_error_deg(T[:3, :3], T_true[:3, :3])
+    assert off_deg < 1.0
+    up_map = (poses[0][:3, :3] @ T[:3, :3] @ views[1].T_side_camera[:3, :3].T)[2, 2]
+    assert np.degrees(np.arccos(np.clip(up_map, -1.0, 1.0))) == pytest.approx(ramp_deg, abs=1.0)
+    assert np.degrees(np.sqrt(np.linalg.eigvalsh(covariance[3:, 3:])[-1])) < 1.0
 
 
 def test_too_few_matches() -> None:

@@ -42,6 +42,17 @@ def test_right_in_noise_among_outliers(angle_deg: float, outliers: float) -> Non
     assert found.rms_px == pytest.approx(0.25, rel=0.2)  # of 4 residuals a point, 3 go to the point itself
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_few_good_matches_are_enough_whatever_was_wrong_besides(seed: int) -> None:
+    """What is dropped takes the unknowns of its points along."""
+    rng = np.random.default_rng(seed)
+    poses = arc([0.0, 20.0])
+    made = problem(poses, cloud(rng, 34), rng, noise_px=0.3, outliers=0.3)
+    found = TwoViewEstimator(TwoViewConfig()).estimate(made, Control())
+    T_true = rigid.relative(*poses)
+    assert distances.rotation_error_deg(found.T_reference_target[:3, :3], T_true[:3, :3]) < 3.0
+
+
 def test_the_direction_has_a_sign() -> None:
     """Forward and backward differ by cheirality only."""
     for depth_m in (0.8, -0.8):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ros_installed import require_ros
 from ros_numbers import finite_numbers
+from synthetic import evidence
 
 from pose_bridge import errors
 from pose_bridge.errors import BadCameraError, BadImageError, BadInputError, ErrorCode
@@ -13,7 +14,6 @@ from pose_bridge.geometry import rigid
 from pose_bridge.geometry.cameras import Camera
 from pose_bridge.views import (
     Answer,
-    Evidence,
     Question,
     Reason,
     Require,
@@ -64,14 +64,11 @@ def accepted(translation=Translation.METRIC, status=Status.ACCEPTED) -> Answer:
         estimator="sfm",
         real_frames=9,
         elapsed_s=1.5,
-        evidence=Evidence(
+        evidence=evidence(
             tracks=123,
-            features={},
             reference_view_id="7",
-            target_view_id="t",
             reference_points_px=np.zeros((1, 2)),
             target_points_px=np.zeros((1, 2)),
-            points_up_to_scale=np.empty((0, 3)),
         ),
         _T_reference_target=rigid.se3_exp([1.0, 2.0, 3.0, 0.3, -0.2, 2.0]),
         _covariance=COVARIANCE,
