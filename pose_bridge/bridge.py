@@ -204,6 +204,7 @@ class Bridge:
         T, matrix = covariance.with_scale(estimate, metres.factor, metres.sigma)
         translation, doubt = covariance.translation(estimate, matrix if metres.known else None, settings)
         cameras = scaled_cameras(estimate.T_reference_camera, metres.factor)
+        known["evidence"] = dataclasses.replace(evidence, points=metres.factor * evidence.points)
         claim = gates.Claim(cameras, matrix, translation, estimate.unleveled)
         if found := gates.conflict(claim, question, problem, self._config.gates):
             return Answer.rejected(*found, **known)

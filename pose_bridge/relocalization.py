@@ -122,9 +122,7 @@ class Attempt:
         evidence = self.answer.evidence
         if evidence is None:
             return np.empty((0, 3))
-        T_reference_target = self.answer.T_reference_target
-        points_m = float(np.linalg.norm(T_reference_target[:3, 3])) * evidence.points_up_to_scale
-        return rigid.transform(_known(self.keyframe.T_map_camera), points_m)
+        return rigid.transform(_known(self.keyframe.T_map_camera), evidence.points)
 
     @property
     def sigma_m(self) -> float:

@@ -115,7 +115,7 @@ def gather(problem: Problem, estimate: Estimate) -> Evidence:
         target_view_id=problem.views[target_view].id,
         reference_points_px=problem.features[reference_view].points_px[keypoints[:, reference_view]],
         target_points_px=problem.features[target_view].points_px[keypoints[:, target_view]],
-        points_up_to_scale=estimate.points[cut.points],
+        points=estimate.points[cut.points],
     )
 
 

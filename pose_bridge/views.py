@@ -273,8 +273,8 @@ class Evidence:
         target_view_id: The same on the target side.
         reference_points_px: Linking tracks in the former, (N, 2).
         target_points_px: The same tracks in the latter, (N, 2).
-        points_up_to_scale: Where the linking tracks are, in the reference camera's axes, (N, 3); the unit is
-            the distance of the two ends.
+        points: Where the linking tracks are, in the reference camera's axes and in the unit of the answer's
+            cameras, (N, 3).
     """
 
     tracks: int
@@ -283,7 +283,7 @@ class Evidence:
     target_view_id: str
     reference_points_px: NDArray[np.float64]
     target_points_px: NDArray[np.float64]
-    points_up_to_scale: NDArray[np.float64]
+    points: NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -353,14 +353,10 @@ class Answer:
         Raises:
             NoEstimateError: There are no metres.
         """
-        evidence, unit_m = self.evidence, float(np.linalg.norm(self.T_reference_target[:3, 3]))
+        self._numbers(Translation.METRIC)
         T, covariance = self.cameras[view_id], self.covariances[view_id]
-        if evidence is not None:  # its unit is the distance to the target
-            points = evidence.points_up_to_scale * (unit_m / float(np.linalg.norm(T[:3, 3])))
-            evidence = replace(evidence, points_up_to_scale=points)
         return replace(
             self,
-            evidence=evidence,
             _T_reference_target=T,
             _covariance=covariance,
             _direction_sigma_rad=uncertainty.direction_sigma_rad(T, covariance),

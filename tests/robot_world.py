@@ -110,5 +110,5 @@ def evidence(
         target_view_id=max(views, key=lambda view: ties(view.id)).id,
         reference_points_px=np.empty((0, 2)),
         target_points_px=np.empty((0, 2)),
-        points_up_to_scale=points / np.linalg.norm(T_reference_target[:3, 3]),
+        points=points,
     )

@@ -78,6 +78,6 @@ def evidence(**known: object) -> Evidence:
         "target_view_id": "t",
         "reference_points_px": np.empty((0, 2)),
         "target_points_px": np.empty((0, 2)),
-        "points_up_to_scale": np.empty((0, 3)),
+        "points": np.empty((0, 3)),
     }
     return Evidence(**{**nothing, **known})

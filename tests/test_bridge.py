@@ -240,17 +240,20 @@ def test_a_good_pair_is_answered_with_a_direction(walk: Walk, good: Answer) -> N
             getattr(good, name)
 
 
+def assert_points_are_where_they_are_seen(question: Question, answer: Answer) -> None:
+    """In the unit of the cameras: in the target side's best view, every track is next to a point."""
+    evidence = answer.evidence
+    assert evidence is not None
+    (view,) = (view for view in question.sides[1] if view.id == evidence.target_view_id)
+    seen = rigid.transform(rigid.inverse(answer.cameras[view.id]), evidence.points)
+    off_px = np.linalg.norm(view.camera.project(seen)[:, None] - evidence.target_points_px, axis=2)
+    assert np.median(off_px.min(axis=0)) < 2.0
+
+
 def test_the_answer_shows_what_it_rests_on(walk: Walk, good: Answer) -> None:
     question = walk.question(*GOOD)
-    views = {
-        view.id: view
-        for view in (
-            question.reference,
-            question.target,
-            *question.reference_context,
-            *question.target_context,
-        )
-    }
+    views = {view.id: view for side in question.sides for view in side}
+    assert_points_are_where_they_are_seen(question, good)
     assert set(good.cameras) <= set(views)
     np.testing.assert_allclose(good.cameras[question.reference.id], np.eye(4), atol=1e-12)
     T_target = good.cameras[question.target.id]
@@ -338,17 +341,22 @@ def assert_length(answer: Answer, T_true: np.ndarray, metres: float = METRES) ->
 
 
 def test_odometry_around_the_reference_gives_metres(walk: Walk, bridge: Bridge) -> None:
-    answer = bridge.answer(with_odometry(walk, walk.question(*GOOD), METRES))
+    question = with_odometry(walk, walk.question(*GOOD), METRES)
+    answer = bridge.answer(question)
     assert_right(answer, walk.T(*GOOD))
+    assert_points_are_where_they_are_seen(question, answer)
     assert_length(answer, walk.T(*GOOD))
     assert answer.scale_source is ScaleSource.ODOMETRY
 
 
 def test_odometry_on_both_sides_gives_metres(walk: Walk, bridge: Bridge) -> None:
-    answer = bridge.answer(walk.bridged(require=Require.METRIC))
+    question = walk.bridged(require=Require.METRIC)
+    answer = bridge.answer(question)
     assert answer.stage is Stage.CONTEXT
+    assert answer.estimator == "rigs"
     assert_right(answer, walk.T(*BRIDGED))
     assert_length(answer, walk.T(*BRIDGED))
+    assert_points_are_where_they_are_seen(question, answer)
 
 
 def test_conflicting_odometry_is_rejected(walk: Walk, bridge: Bridge) -> None:

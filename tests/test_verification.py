@@ -320,7 +320,7 @@ def evidence_of(tracks: int = 100, **features: float) -> Evidence:
         target_view_id="v1",
         reference_points_px=nothing,
         target_points_px=nothing,
-        points_up_to_scale=np.empty((0, 3)),
+        points=np.empty((0, 3)),
     )
 
 
@@ -427,7 +427,7 @@ def test_odometry_leaves_only_the_gap(scene: tuple[Problem, Estimate]) -> None:
     assert len(held.points) >= len(free.points)
     np.testing.assert_array_equal(held.target_side, np.array(sides) == 1)
     evidence = gather(asked, rigid_sides)
-    np.testing.assert_array_equal(evidence.points_up_to_scale, estimate.points[held.points])
+    np.testing.assert_array_equal(evidence.points, estimate.points[held.points])
 
 
 @pytest.mark.parametrize(

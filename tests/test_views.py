@@ -135,17 +135,17 @@ def test_what_the_numbers_are() -> None:
 def test_the_same_about_another_camera() -> None:
     """Its numbers, and the points that tie it stay where they are."""
     T_other = rigid.make(np.eye(3), [1.0, 0.0, 0.0])
-    points = np.array([[5.0, 10.0, 15.0]])
+    points = np.array([[1.0, 2.0, 3.0]])
     answer = accepted(
         cameras={"t": T, "o": T_other},
         covariances={"o": COVARIANCE / 2},
-        evidence=evidence(tracks=9, target_view_id="o", points_up_to_scale=points / 5.0),
+        evidence=evidence(tracks=9, target_view_id="o", points=points),
     )
     other = answer.about("o")
     np.testing.assert_array_equal(other.T_reference_target, T_other)
     np.testing.assert_array_equal(other.covariance, COVARIANCE / 2)
     assert other.direction_sigma_rad == pytest.approx(np.sqrt(1.5e-4))
-    np.testing.assert_allclose(other.evidence.points_up_to_scale, points)
+    np.testing.assert_array_equal(other.evidence.points, points)
     with pytest.raises(NoEstimateError):
         dataclasses.replace(answer, translation=Translation.DIRECTION).about("o")
 

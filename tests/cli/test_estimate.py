@@ -82,7 +82,7 @@ def _evidence(question: Question, tracks: int = 80) -> Evidence:
         target_view_id=question.target.id,
         reference_points_px=rng.uniform(0, 120, (tracks, 2)),
         target_points_px=rng.uniform(0, 120, (tracks, 2)),
-        points_up_to_scale=np.empty((0, 3)),
+        points=np.empty((0, 3)),
     )
 
 

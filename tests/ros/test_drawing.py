@@ -151,7 +151,7 @@ def evidence(left: str, right: str, starts, stops) -> Evidence:
         target_view_id=right,
         reference_points_px=np.array(starts, dtype=float).reshape(-1, 2),
         target_points_px=np.array(stops, dtype=float).reshape(-1, 2),
-        points_up_to_scale=np.empty((0, 3)),
+        points=np.empty((0, 3)),
     )
 
 

@@ -130,7 +130,7 @@ def answer(question: Question) -> Answer:
             target_view_id=question.target.id,
             reference_points_px=np.random.default_rng(question.seed).normal(size=(7, 2)),
             target_points_px=np.zeros((0, 2)),
-            points_up_to_scale=np.random.default_rng(question.seed).normal(size=(7, 3)),
+            points=np.random.default_rng(question.seed).normal(size=(7, 3)),
         ),
         cameras={view.id: T if view.T_side_camera is None else view.T_side_camera for view in views},
         elapsed_s=0.25,
