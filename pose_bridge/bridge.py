@@ -5,6 +5,7 @@ direct     the two views alone
 register   the target against the views around the reference
 context    all real views around both ends: where odometry holds each side together, the two aligned as rigid
            rigs, first with plain matches, then with simulated tilts; else one reconstruction
+generated  videos between the two views, and a network's guess: a hypothesis, if somebody wants one
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pose_bridge.estimators.rigs import RigEstimator
 from pose_bridge.estimators.sfm import SfmEstimator
 from pose_bridge.estimators.two_view import TwoViewEstimator
 from pose_bridge.features import FeatureStore
+from pose_bridge.generated import GeneratedRung
 from pose_bridge.geometry import rigid
 from pose_bridge.linking import Linker
 from pose_bridge.views import (
@@ -103,6 +105,16 @@ class Bridge:
         self._config = config = config or Config()
         self._store = FeatureStore(config.features, config.views)
         self._rungs = ladder(config, self._store)
+        self._generated = GeneratedRung(config) if GeneratedRung.configured(config) else None
+
+    def load(self) -> None:
+        """Load what models there are ahead of any question.
+
+        Raises:
+            ModelError: Weights are missing, not whole, or of another model.
+        """
+        if self._generated is not None:
+            self._generated.load()
 
     def prepare(self, view: View) -> None:
         """Extract a view's features ahead of any question about it.
@@ -136,6 +148,9 @@ class Bridge:
                 if _worth(answer) >= _worth(best):
                     best = answer
                     control.better(best)
+                elif answer.stage is Stage.GENERATED and not best.accepted:
+                    text = f"{best.reason_text}; no hypothesis either: {answer.reason_text}"
+                    best = dataclasses.replace(best, reason_text=text)
                 if best.meets(question.require) and np.degrees(best.rotation_sigma_rad) <= enough_deg:
                     break
         except BudgetSpentError as error:
@@ -171,6 +186,8 @@ class Bridge:
                 yield Answer.rejected(
                     Reason.NO_OVERLAP, str(error), stage=stage, real_frames=len(problem.views)
                 )
+        if self._generated is not None and self._generated.serves(question):
+            yield self._generated.answer(question, control)
 
     def _min_probability(self, question: Question) -> float:
         asked = question.min_probability
@@ -271,11 +288,11 @@ def _shortfall(translation: Translation, require: Require) -> Reason:
     return Reason.LOW_PARALLAX if translation is Translation.UNDEFINED else Reason.NO_SCALE
 
 
-def _worth(answer: Answer) -> tuple[bool, int, float]:
-    """What makes one answer better than another: accepted, how much it says, and how exactly or surely."""
-    if answer.accepted:
-        return True, int(answer.translation), -answer.rotation_sigma_rad
-    return False, int(answer.translation), float(np.nan_to_num(answer.probability, nan=-1.0))
+def _worth(answer: Answer) -> tuple[Status, int, float]:
+    """What makes one answer better than another: its status, how much it says, and how exactly or surely."""
+    if answer.status > Status.REJECTED:
+        return answer.status, int(answer.translation), -answer.rotation_sigma_rad
+    return answer.status, int(answer.translation), float(np.nan_to_num(answer.probability, nan=-1.0))
 
 
 def _agree(a: Answer, b: Answer) -> bool:

@@ -238,6 +238,9 @@ class ScaleConfig(_Checked):
     depth_sigma: float = setting(
         0.02, "relative standard deviation that all depths of one view have in common", low=0.0001, high=1.0
     )
+    guess_sigma: float = setting(
+        0.1, "relative standard deviation of distances that a network guesses", low=0.0001, high=1.0
+    )
     min_depth_points: int = setting(15, "points with depth that a scale needs", low=3, high=10000)
 
 
@@ -331,6 +334,37 @@ class LtxConfig(_Checked):
     def timesteps(self) -> tuple[float, ...]:
         """The schedule."""
         return tuple(map(float, self.schedule.split()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratedConfig(_Checked):
+    """The generated rung: hypotheses from videos between the two views."""
+
+    videos: int = setting(4, "videos between two views, if time and memory allow", low=1, high=64)
+    subsets: int = setting(11, "parts of a video whose poses are compared, at most", low=2, high=200)
+    subset_views: int = setting(5, "views in such a part, the two ends among them", low=3, high=50)
+    within_deg: float = setting(
+        1.0, "no more parts are asked once they would move the answer by no more", low=0.0, high=45.0
+    )
+    max_spread_deg: float = setting(
+        20.0, "parts of a video that differ by more, rotation and direction together, are no hypothesis",
+        low=0.1, high=270.0,
+    )  # fmt: skip
+    max_focal_ratio: float = setting(
+        1.5,
+        "a network that sees a focal length wrong by a larger factor mistakes the scene",
+        low=1.01,
+        high=10.0,
+    )
+    max_side_turn_deg: float = setting(
+        15.0, "between views of one side, by odometry and by the network", low=0.1, high=180.0
+    )
+    context_views: int = setting(
+        2,
+        "real views around either end that the last look includes: for metres, and to object",
+        low=0,
+        high=20,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -603,6 +637,7 @@ class Config:
     bridge: BridgeConfig = field(default_factory=BridgeConfig)
     vggt: VggtConfig = field(default_factory=VggtConfig)
     ltx: LtxConfig = field(default_factory=LtxConfig)
+    generated: GeneratedConfig = field(default_factory=GeneratedConfig)
     worker: WorkerConfig = field(default_factory=WorkerConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
     goals: GoalsConfig = field(default_factory=GoalsConfig)

@@ -11,9 +11,9 @@ import numpy as np
 
 from pose_bridge.config import ScaleConfig
 from pose_bridge.errors import NoEstimateError
-from pose_bridge.estimators.base import Array, Estimate, Problem
+from pose_bridge.estimators.base import Array, DepthGuess, Estimate, Guess, Problem
 from pose_bridge.geometry import rigid
-from pose_bridge.views import Reason, ScaleSource
+from pose_bridge.views import Question, Reason, ScaleSource, View
 
 LEAST_VARIANCE = 1e-12  # relative, of what a source errs by alone
 
@@ -66,7 +66,19 @@ def metric_scale(problem: Problem, estimate: Estimate, settings: ScaleConfig) ->
     """
     if not estimate.translation_defined:
         raise NoScaleError(Reason.NO_SCALE, "the translation is not defined, so it has no length")
-    sources = list(_sources(problem, estimate, settings))
+    return _agreed(list(_sources(problem, estimate, settings)), settings)
+
+
+def guessed_scale(question: Question, guess: Guess, settings: ScaleConfig) -> Scale:
+    """Return metres per unit of a network's guess.
+
+    Raises:
+        NoScaleError: As `metric_scale`.
+    """
+    return _agreed(list(_guessed(question, guess, settings)), settings)
+
+
+def _agreed(sources: list[Scale], settings: ScaleConfig) -> Scale:
     if not sources:
         raise NoScaleError(
             Reason.NO_SCALE,
@@ -130,6 +142,50 @@ def _by_odometry(
         found.append(Scale(ScaleSource.ODOMETRY, moved_m / length, sigma, f"odometry on the {name} side"))
     if found:
         yield min(found, key=lambda scale: scale.sigma)
+
+
+def _guessed(question: Question, guess: Guess, settings: ScaleConfig) -> Iterator[Scale]:
+    """By the distances between views of one side, and by the depths of each view."""
+    for views, name in zip(question.sides, ("reference", "target"), strict=True):
+        ratios = []
+        for a, b in combinations([view for view in views if view.id in guess.T_reference_camera], 2):
+            if a.T_side_camera is None or b.T_side_camera is None:
+                continue
+            moved_m = float(np.linalg.norm(a.T_side_camera[:3, 3] - b.T_side_camera[:3, 3]))
+            apart = guess.T_reference_camera[a.id][:3, 3] - guess.T_reference_camera[b.id][:3, 3]
+            if moved_m >= settings.min_baseline_m and apart.any():
+                ratios.append(np.log(moved_m / np.linalg.norm(apart)))
+        if ratios:
+            sigma = float(np.hypot(settings.guess_sigma, np.std(ratios)))
+            yield Scale(
+                ScaleSource.ODOMETRY, float(np.exp(np.median(ratios))), sigma, f"odometry on the {name} side"
+            )
+        for view in views:
+            if view.depth_m is not None and view.id in guess.depths:
+                yield from _by_guessed_depth(view, guess.depths[view.id], settings)
+
+
+def _by_guessed_depth(view: View, guess: DepthGuess, settings: ScaleConfig) -> Iterator[Scale]:
+    """Median of measured over guessed depth, where the guess is surer than half of it is."""
+    assert view.depth_m is not None
+    inside = np.isfinite(guess.depth_up_to_scale) & (guess.depth_up_to_scale > 0)
+    sure = inside & (guess.confidence >= np.median(guess.confidence[inside])) if inside.any() else inside
+    row, column = np.nonzero(sure)
+    rays = guess.camera.normalize(np.c_[column, row] + 0.5)
+    px = view.camera.project(np.c_[rays, np.ones(len(rays))])
+    height, width = view.depth_m.shape
+    with np.errstate(invalid="ignore"):
+        seen = ((px >= 0) & (px < [width, height])).all(axis=1)
+    x, y = px[seen].astype(int).T
+    measured = view.depth_m[y, x].astype(float)
+    guessed = guess.depth_up_to_scale[row[seen], column[seen]].astype(float)
+    good = np.isfinite(measured) & (measured > 0)
+    if good.sum() < settings.min_depth_points:
+        return
+    ratios = np.log(measured[good] / guessed[good])
+    middle = float(np.median(ratios))
+    sigma = float(np.hypot(settings.guess_sigma, 1.4826 * np.median(np.abs(ratios - middle))))
+    yield Scale(ScaleSource.DEPTH, float(np.exp(middle)), sigma, f"depth of view {view.id}")
 
 
 def _log_distance(estimate: Estimate, a: int, b: int) -> tuple[Array, float]:

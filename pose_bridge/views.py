@@ -195,6 +195,7 @@ class Question:
             `bridge.enough_rotation_sigma_deg`.
         min_stage: Lowest rung to use.
         max_stage: Highest rung to use.
+        allow_hypothesis: Also answer with what generated views alone suggest.
         budget_s: Seconds from the start; None takes the setting `bridge.budget_s`.
         min_probability: None takes the setting `verification.min_probability`.
         seed: The same question with the same completed rungs gives the same answer.
@@ -211,7 +212,8 @@ class Question:
     require: Require = Require.DIRECTION
     enough_rotation_sigma_deg: float | None = None
     min_stage: Stage = Stage.DIRECT
-    max_stage: Stage = Stage.CONTEXT
+    max_stage: Stage = Stage.HYBRID
+    allow_hypothesis: bool = False
     budget_s: float | None = None
     min_probability: float | None = None
     seed: int = 0
@@ -312,7 +314,9 @@ class Answer:
     scale_source: ScaleSource = ScaleSource.NONE
     scale_sigma: float = float("nan")
     estimator: str = ""
+    generator: str = ""
     real_frames: int = 0
+    generated_frames: int = 0
     evidence: Evidence | None = None
     cameras: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     covariances: dict[str, NDArray[np.float64]] = field(default_factory=dict)

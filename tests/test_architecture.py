@@ -24,6 +24,7 @@ FLOORS = (
     {"features"},
     {"estimators", "generators", "selection", "keyframes"},
     {"verification", "scale", "covariance", "gates", "linking"},
+    {"generated"},
     {"bridge"},
     {"__init__"},  # what `from pose_bridge import ...` offers
     {"worker"},

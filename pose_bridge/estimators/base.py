@@ -209,6 +209,24 @@ class Guess:
     depths: Mapping[str, DepthGuess]
 
 
+class Guesser(Protocol):
+    """Views in, cameras out, without matches."""
+
+    name: str
+
+    def estimate_many(
+        self, sets: Sequence[Sequence[View]], control: Control, depth: bool = False
+    ) -> list[Guess]:
+        """Guess the cameras of each set, seen from its first one.
+
+        Raises:
+            NoEstimateError: The answer is no camera.
+            OutOfMemoryError: Not even one set fits.
+            CancelledError, BudgetSpentError: From `control`.
+        """
+        ...
+
+
 class Estimator(Protocol):
     """Views and matches in, cameras out."""
 

@@ -83,7 +83,11 @@ def question_options(goal: EstimateRelativePose.Goal) -> dict[str, Any]:
     Raises:
         BadInputError: A stage or a requirement that does not exist, or a prior that is none.
     """
-    options: dict[str, Any] = {"require": _member(Require, goal.require, "require"), "seed": int(goal.seed)}
+    options: dict[str, Any] = {
+        "require": _member(Require, goal.require, "require"),
+        "allow_hypothesis": bool(goal.allow_hypothesis),
+        "seed": int(goal.seed),
+    }
     if goal.max_stage:
         options["max_stage"] = _member(Stage, goal.max_stage, "max_stage")
     if goal.use_prior:
@@ -160,11 +164,12 @@ def to_message(
     message.target_camera_frame_id = target.camera_frame_id
     message.status, message.reason, message.reason_text = int(status), int(reason), text(answer.reason_text)
     message.probability, message.processing_time_s = float(answer.probability), float(answer.elapsed_s)
-    message.stage, message.estimator, message.real_frames = (
+    message.stage, message.estimator, message.generator = (
         int(answer.stage),
         answer.estimator,
-        answer.real_frames,
+        answer.generator,
     )
+    message.real_frames, message.generated_frames = answer.real_frames, answer.generated_frames
     message.bridge_tracks = 0 if answer.evidence is None else answer.evidence.tracks
     if status in (Status.ACCEPTED, Status.HYPOTHESIS):
         _write_numbers(message, answer)

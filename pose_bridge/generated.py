@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The generated rung: a video model fills the gap, a network guesses cameras, and self-consistency decides.
+
+No correspondence between real pictures stands behind what comes out: it is a hypothesis, somewhere to look.
+What real pictures, odometry and gravity say against it rejects it.
+
+Source: Cai et al., Can Generative Video Models Help Pose Estimation?, CVPR 2025.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from pose_bridge import gates, scale
+from pose_bridge.config import Config, GeneratedConfig
+from pose_bridge.control import Control
+from pose_bridge.errors import NoEstimateError, OutOfMemoryError
+from pose_bridge.estimators.base import Array, Guess, Guesser, Problem
+from pose_bridge.generators import base as generators
+from pose_bridge.generators.base import Generator, Video
+from pose_bridge.geometry import distances, rigid, uncertainty
+from pose_bridge.selection import consensus
+from pose_bridge.views import Answer, Question, Reason, Stage, Status, Translation, View
+
+log = logging.getLogger(__name__)
+
+LEAST_SIGMA_RAD = np.radians(1.0)  # of a hypothesis, however well the subsets agree
+SPARE_TIME = 1.2  # times the slowest video so far must be left to begin another
+WAIT_S = 0.05
+
+
+@dataclass(frozen=True)
+class Models:
+    """What the rung rests on.
+
+    Attributes:
+        generator: Makes videos.
+        guesser: Guesses cameras.
+    """
+
+    generator: Generator
+    guesser: Guesser
+
+
+def load(config: Config) -> Models:
+    """Load the models that the settings name.
+
+    Raises:
+        ModelError: Weights are missing, not whole, or of another model.
+    """
+    from pose_bridge.estimators.vggt import VggtEstimator
+    from pose_bridge.generators.ltx import LtxGenerator
+
+    return Models(LtxGenerator(config.ltx), VggtEstimator(config.vggt))
+
+
+class GeneratedRung:
+    """Answers with hypotheses; the models are loaded once, by whoever needs them first.
+
+    Args:
+        config: Settings.
+        loader: Gives the models.
+    """
+
+    stage = Stage.GENERATED
+
+    def __init__(self, config: Config, loader: Callable[[Config], Models] = load) -> None:
+        self._config = config
+        self._loader = loader
+        self._models: Models | None = None
+        self._loading = threading.Lock()
+
+    @staticmethod
+    def configured(config: Config) -> bool:
+        """Whether the settings name weights for it."""
+        return bool(config.vggt.weights and config.ltx.weights)
+
+    def serves(self, question: Question) -> bool:
+        """Whether somebody wants a hypothesis."""
+        return question.allow_hypothesis and question.min_stage <= self.stage <= question.max_stage
+
+    def load(self, control: Control | None = None) -> Models:
+        """Return the models, loading them, or waiting while another thread does.
+
+        Raises:
+            ModelError: Weights are missing, not whole, or of another model.
+            CancelledError, BudgetSpentError: From `control`, while waiting.
+        """
+        while not self._loading.acquire(timeout=WAIT_S):
+            if control is not None:
+                control.check()
+        try:
+            if self._models is None:
+                self._models = self._loader(self._config)
+            return self._models
+        finally:
+            self._loading.release()
+
+    def answer(self, question: Question, control: Control) -> Answer:
+        """Return a hypothesis, or why there is none.
+
+        Raises:
+            ModelError: Weights are missing, not whole, or of another model.
+            CancelledError, BudgetSpentError: From `control`.
+        """
+        settings = self._config.generated
+        control.step("generated: loading the models")
+        models = self.load(control)
+        try:
+            control.step("generated: guessing from the two views")
+            pair = models.guesser.estimate_many([[question.reference, question.target]], control)[0]
+            videos, faults = self._videos(models.generator, question, control)
+            known: dict[str, Any] = {
+                "stage": self.stage,
+                "estimator": models.guesser.name,
+                "generator": models.generator.name,
+                "real_frames": 2,
+                "generated_frames": sum(len(video.views) for video in videos),
+            }
+            if not videos:
+                return Answer.rejected(
+                    Reason.WEAK_BRIDGE, f"no video bridges the views: {faults[0]}", **known
+                )
+            control.step("generated: looking for agreement")
+            agreed = agreement(models.guesser, question, pair, videos, settings, control)
+            return self._checked(models.guesser, question, agreed, known, control)
+        except (NoEstimateError, OutOfMemoryError) as error:
+            return Answer.rejected(Reason.WEAK_BRIDGE, str(error), stage=self.stage)
+
+    def _videos(
+        self, generator: Generator, question: Question, control: Control
+    ) -> tuple[list[Video], list[str]]:
+        """As many as time and memory allow, and what was wrong with others."""
+        videos: list[Video] = []
+        faults: list[str] = []
+        slowest_s = 0.0
+        plan = generators.takes(len(generator.prompts), self._config.generated.videos, question.seed)
+        for number, take in enumerate(plan):
+            if videos and control.remaining_s < SPARE_TIME * slowest_s:
+                faults.append(f"there was time for {number} of {len(plan)} videos")
+                break
+            control.step(f"generated: video {number + 1} of {len(plan)}")
+            start_s = time.monotonic()
+            try:
+                video = generator.video(question.reference, question.target, take, control)
+            except OutOfMemoryError as error:
+                faults.append(str(error))
+                break  # the others are as large
+            slowest_s = max(slowest_s, time.monotonic() - start_s)
+            if video.fault:
+                faults.append(video.fault)
+                log.info("video %d is not looked at: %s", number + 1, video.fault)
+            else:
+                videos.append(video)
+        return videos, faults
+
+    def _checked(
+        self,
+        guesser: Guesser,
+        question: Question,
+        agreed: Agreement,
+        known: dict[str, Any],
+        control: Control,
+    ) -> Answer:
+        """Look once more, with real views around the ends too, and ask whether they speak against it."""
+        settings = self._config.generated
+        if agreed.spread_deg > settings.max_spread_deg:
+            text = f"parts of the best video disagree by {agreed.spread_deg:.0f} degrees about the pose"
+            return Answer.rejected(Reason.INCONSISTENT, text, **known)
+        around = [
+            view
+            for _, *context in question.sides
+            for view in [v for v in context if v.T_side_camera is not None][: settings.context_views]
+        ]
+        ends = [question.reference, question.target]
+        shown = [*ends, *around, *agreed.views]
+        guess = guesser.estimate_many([shown], control, depth=any(v.depth_m is not None for v in shown))[0]
+        known["real_frames"] = len(ends) + len(around)
+        if doubt := self._doubt(question, guess, agreed):
+            return Answer.rejected(*doubt, **known)
+        try:
+            metres = scale.guessed_scale(question, guess, self._config.scale)
+        except scale.NoScaleError as error:
+            if error.reason is Reason.SCALE_CONFLICT:
+                return Answer.rejected(error.reason, str(error), **known)
+            metres = scale.unknown(str(error))
+        baseline = np.linalg.norm(guess.T_reference_camera[question.target.id][:3, 3])
+        factor = float(metres.factor * baseline) if metres.known else 1.0
+        covariance = uncertainty.scaled(agreed.T_reference_target, agreed.covariance, factor, metres.sigma)
+        T = rigid.make(agreed.T_reference_target[:3, :3], factor * agreed.T_reference_target[:3, 3])
+        translation = Translation.METRIC if metres.known else Translation.DIRECTION
+        claim = gates.Claim({0: np.eye(4), 1: T}, covariance, translation)
+        problem = Problem(ends, (), {}, (0, 1), question.seed)
+        if found := gates.conflict(claim, question, problem, self._config.gates):
+            return Answer.rejected(*found, **known)
+        return Answer(
+            status=Status.HYPOTHESIS,
+            reason_text=f"{agreed.text}; no match between real pictures stands behind it",
+            translation=translation,
+            scale_source=metres.source,
+            scale_sigma=metres.sigma if metres.known else float("nan"),
+            cameras={question.reference.id: np.eye(4), question.target.id: T},
+            covariances={question.target.id: covariance} if metres.known else {},
+            _T_reference_target=T,
+            _covariance=covariance,
+            _direction_sigma_rad=uncertainty.direction_sigma_rad(T, covariance),
+            **known,
+        )
+
+    def _doubt(self, question: Question, guess: Guess, agreed: Agreement) -> tuple[Reason, str] | None:
+        """What real views, and what is known of their cameras, say against a guess."""
+        settings = self._config.generated
+        ends = (question.reference.id, question.target.id)
+        for name in ends:
+            ratio = guess.focal_ratio[name]
+            if not 1.0 / settings.max_focal_ratio <= ratio <= settings.max_focal_ratio:
+                return (
+                    Reason.INCONSISTENT,
+                    f"the network sees view {name} with {ratio:.2f} times its focal length",
+                )
+        for views in question.sides:
+            turned = [v for v in views if v.id in guess.T_reference_camera and v.T_side_camera is not None]
+            for a, b in combinations(turned, 2):
+                T_guessed = rigid.relative(guess.T_reference_camera[a.id], guess.T_reference_camera[b.id])
+                T_driven = rigid.relative(a.T_side_camera, b.T_side_camera)  # type: ignore[arg-type]
+                off_deg = distances.rotation_error_deg(T_guessed[:3, :3], T_driven[:3, :3])
+                if off_deg > settings.max_side_turn_deg:
+                    return (
+                        Reason.ODOMETRY_CONFLICT,
+                        f"odometry turns view {b.id} from {a.id} otherwise than the network, by "
+                        f"{off_deg:.0f} degrees",
+                    )
+        T_with_all = guess.T_reference_camera[ends[1]]
+        off_deg = float(consensus.distances_deg(T_with_all, agreed.T_reference_target))
+        if off_deg > settings.max_spread_deg:
+            return (
+                Reason.INCONSISTENT,
+                f"with the real views around it, the network has the target {off_deg:.0f} degrees elsewhere",
+            )
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """What most parts of the best video say.
+
+    Attributes:
+        T_reference_target: With a baseline of 1, (4, 4).
+        covariance: By how far the parts are from it, (6, 6): no error model, and no less than a degree.
+        spread_deg: Their mean distance to it.
+        views: The generated ones behind it.
+        text: For people.
+    """
+
+    T_reference_target: Array
+    covariance: Array
+    spread_deg: float
+    views: tuple[View, ...]
+    text: str
+
+
+def agreement(
+    guesser: Guesser,
+    question: Question,
+    pair: Guess,
+    videos: Sequence[Video],
+    settings: GeneratedConfig,
+    control: Control,
+) -> Agreement:
+    """Ask about parts of the videos until it is clear which of them to believe, and what it says.
+
+    Raises:
+        NoEstimateError: The guesser answers with no cameras, or one place for both.
+        CancelledError, BudgetSpentError: From `control`.
+    """
+    target = question.target.id
+    films = [(question.reference, *video.views, question.target) for video in videos]
+    parts = [
+        consensus.subsets(len(film), settings.subset_views, settings.subsets, (question.seed + index) % 2**63)
+        for index, film in enumerate(films)
+    ]
+    said: list[list[Array]] = [[] for _ in videos]
+
+    def ask(video: int, numbers: Sequence[int]) -> Array:
+        sets = [[films[video][frame] for frame in parts[video][number]] for number in numbers]
+        guesses = guesser.estimate_many(sets, control)
+        said[video] += [_to_unit(guess.T_reference_camera[target]) for guess in guesses]
+        return np.array(said[video][-len(numbers) :])
+
+    T_pair = _to_unit(pair.T_reference_camera[target])
+    choice = consensus.race(ask, len(videos), settings.subsets, T_pair, settings.within_deg)
+    T, best = choice.T_reference_target, said[choice.video]
+    errors = np.array([uncertainty.error_vector(T, other) for other in best])
+    covariance = errors.T @ errors / (len(errors) - 1) + LEAST_SIGMA_RAD**2 * np.eye(6)
+    return Agreement(
+        T_reference_target=T,
+        covariance=covariance,
+        spread_deg=float(choice.d_med_deg[choice.video]),
+        views=tuple(films[choice.video][frame] for frame in parts[choice.video][choice.subset][1:-1]),
+        text=f"video {choice.video + 1} of {len(videos)} agrees with itself to "
+        f"{choice.d_med_deg[choice.video]:.1f} degrees, and with the two views alone to "
+        f"{choice.d_bias_deg[choice.video]:.1f} ({choice.asked} parts asked)",
+    )
+
+
+def _to_unit(T: Array) -> Array:
+    """The pose with a baseline of 1.
+
+    Raises:
+        NoEstimateError: There is none.
+    """
+    baseline = float(np.linalg.norm(T[:3, 3]))
+    if baseline == 0.0:
+        raise NoEstimateError("the network has both views in one place")
+    return rigid.make(T[:3, :3], T[:3, 3] / baseline)
