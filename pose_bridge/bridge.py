@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pose_bridge import covariance, gates, scale, verification
 from pose_bridge.config import Config
 from pose_bridge.control import Control
-from pose_bridge.errors import BudgetSpentError, NoEstimateError
+from pose_bridge.errors import BudgetSpentError, ModelError, NoEstimateError
 from pose_bridge.estimators import bundle
 from pose_bridge.estimators.base import Estimate, Estimator, Problem, scaled_cameras
 from pose_bridge.estimators.pairs import PairVerifier
@@ -107,6 +107,11 @@ class Bridge:
         self._rungs = ladder(config, self._store)
         self._generated = GeneratedRung(config) if GeneratedRung.configured(config) else None
 
+    @property
+    def needs_models(self) -> bool:
+        """Whether the settings name weights."""
+        return self._generated is not None
+
     def load(self) -> None:
         """Load what models there are ahead of any question.
 
@@ -132,6 +137,7 @@ class Bridge:
 
         Raises:
             BadInputError: A view cannot be used at all (too small).
+            ModelError: A hypothesis was wanted, and the models for it cannot be loaded.
             CancelledError: The caller cancelled.
         """
         control = control or Control()
@@ -153,6 +159,9 @@ class Bridge:
                     best = dataclasses.replace(best, reason_text=text)
                 if best.meets(question.require) and np.degrees(best.rotation_sigma_rad) <= enough_deg:
                     break
+        except ModelError:
+            if not best.accepted:
+                raise
         except BudgetSpentError as error:
             if not best.accepted:
                 best = dataclasses.replace(

@@ -316,6 +316,12 @@ class LtxConfig(_Checked):
         0.05, "noise level that the autoencoder takes away by itself", low=0.0, high=1.0
     )
     decode_noise: float = setting(0.025, "noise that is added before that", low=0.0, high=1.0)
+    max_end_difference: float = setting(
+        0.25,
+        "of first and last frame from their views, by the spread of brightness; beyond, a video is dropped",
+        low=0.0,
+        high=100.0,
+    )
 
     def __post_init__(self) -> None:
         super(LtxConfig, self).__post_init__()

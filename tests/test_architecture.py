@@ -17,7 +17,7 @@ PACKAGE = "pose_bridge"
 FLOORS = (
     {"errors"},
     {"config"},
-    {"control"},
+    {"control", "memory"},
     {"geometry"},
     {"views"},
     {"photographs", "odometry", "canvas"},

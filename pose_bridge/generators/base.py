@@ -16,7 +16,6 @@ from pose_bridge.views import Origin, View
 
 BLACK, WHITE = 4.0, 251.0  # mean brightness of a picture that shows nothing
 STILL = 0.5  # mean difference of pictures that are one and the same
-END_OFF = 0.25  # of the brightness' spread: an end frame that differs by more from its view was not kept
 
 Frames = NDArray[np.float32]
 
@@ -80,12 +79,13 @@ def takes(prompts: int, count: int, seed: int) -> list[Take]:
     ]
 
 
-def fault(frames: Frames, ends: Sequence[NDArray[np.uint8]]) -> str:
+def fault(frames: Frames, ends: Sequence[NDArray[np.uint8]], max_end_difference: float) -> str:
     """Say what is wrong with the frames of a video; nothing if nothing is.
 
     Args:
         frames: (N, H, W, 3), 0 to 255.
         ends: What the first and the last one should show, uint8 (H, W, 3).
+        max_end_difference: Of their frames to them, by the spread of brightness.
     """
     if not np.isfinite(frames).all():
         return "the model put out what is no number"
@@ -98,7 +98,7 @@ def fault(frames: Frames, ends: Sequence[NDArray[np.uint8]]) -> str:
         return "all frames are the same"
     for end, name in ((0, "reference"), (-1, "target")):
         spread = max(float(ends[end].std()), 1.0)
-        if np.abs(frames[end] - ends[end]).mean() > END_OFF * spread:
+        if np.abs(frames[end] - ends[end]).mean() > max_end_difference * spread:
             return f"the frame at the {name}'s end does not show the {name}"
     return ""
 

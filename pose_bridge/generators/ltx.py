@@ -22,6 +22,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from pose_bridge import memory
 from pose_bridge.canvas import Canvas, canvases
 from pose_bridge.config import LtxConfig
 from pose_bridge.control import Control
@@ -56,7 +57,6 @@ class LtxGenerator:
         self._device = torch.device("cuda" if on_gpu else "cpu")
         precision = torch.bfloat16 if on_gpu else torch.float32
         self._embedded = _prompts(folder / PROMPTS)
-        self.model = f"ltx {_fingerprint(folder)}"
         self._pipeline = LTXConditionPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_STEPS),
             vae=_loaded(AutoencoderKLLTXVideo, folder / "vae", precision),
@@ -64,6 +64,7 @@ class LtxGenerator:
             tokenizer=None,
             transformer=_loaded(LTXVideoTransformer3DModel, folder / "transformer", precision),
         )
+        self.model = f"ltx {_fingerprint(folder)}"
         self._pipeline.set_progress_bar_config(disable=True)
         if on_gpu and settings.offload:
             self._pipeline.enable_model_cpu_offload()
@@ -83,7 +84,7 @@ class LtxGenerator:
         frames = self._frames(ends, self._embedded[prompt], take.seed, control)
         if take.reversed:
             frames = frames[::-1]
-        wrong = fault(frames, (first.image, last.image))
+        wrong = fault(frames, (first.image, last.image), self._settings.max_end_difference)
         return Video(() if wrong else views(frames, first.camera, self.model, prompt, take), wrong)
 
     def _frames(
@@ -120,11 +121,13 @@ class LtxGenerator:
                 output_type="np",
                 callback_on_step_end=after,
             )
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not memory.ran_out(error):
+                raise
             torch.cuda.empty_cache()
             raise OutOfMemoryError(
-                f"LTX-Video does not fit into the GPU's memory with {count} frames of {width}x{height}; try "
-                "ltx.offload, or a smaller ltx.long_side_px"
+                f"LTX-Video does not fit into memory with {count} frames of {width}x{height}; "
+                "try ltx.offload, or a smaller ltx.long_side_px"
             ) from None
         return np.asarray(made.frames[0] * 255.0, np.float32)
 

@@ -22,7 +22,7 @@ from pose_bridge.ros.publishers import Wanted
 from pose_bridge.ros.streams import ERROR, WARN, Finding, Streams, status
 from pose_bridge.session import Session
 from pose_bridge.views import Answer
-from pose_bridge.worker.client import WorkerClient, WorkerState
+from pose_bridge.worker.client import ModelsState, WorkerClient, WorkerState
 
 RECENT_VERDICTS = 30
 FAILED_LATELY_S = 60.0
@@ -216,10 +216,15 @@ class Health:
                 yield WARN, "starting"
             elif self._now_s() - self._worker_failed_s < FAILED_LATELY_S:
                 yield WARN, f"{state.value} again after a failure: {failure}"
+            if worker.models is ModelsState.FAILED:
+                yield ERROR, f"no hypotheses: {worker.models_failure}"
+            elif worker.models is ModelsState.LOADING:
+                yield WARN, "loading the models; who needs them waits"
 
         values = {
             "state": state.value,
             "active": float(active),
+            "models": worker.models.name,
             "restarts": float(worker.restarts),
             "last_failure": failure,
         }

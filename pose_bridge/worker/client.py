@@ -41,6 +41,15 @@ class WorkerState(Enum):
     RESTARTING = "restarting"
 
 
+class ModelsState(Enum):
+    """How far a worker is with the models that its settings name."""
+
+    NONE = "none"
+    LOADING = "loading"
+    LOADED = "loaded"
+    FAILED = "failed"
+
+
 class Backoff:
     """Pauses between restarts, each twice as long as the one before."""
 
@@ -77,6 +86,7 @@ class WorkerClient:
         self._since_s = time.monotonic()
         self._restarts = 0
         self._failure = ""
+        self._models, self._models_failure = ModelsState.NONE, ""
         self._backoff = Backoff(self._settings.restart_delay_s, self._settings.max_restart_delay_s)
         self._stopping = False
         self._supervisor: threading.Thread | None = None
@@ -99,6 +109,16 @@ class WorkerClient:
     def last_failure(self) -> str:
         """Why it failed last; empty if it did not since it was started."""
         return self._failure
+
+    @property
+    def models(self) -> ModelsState:
+        """How far it is with its models."""
+        return self._models
+
+    @property
+    def models_failure(self) -> str:
+        """Why they cannot be loaded; empty unless that failed."""
+        return self._models_failure
 
     @property
     def pid(self) -> int | None:
@@ -252,6 +272,7 @@ class WorkerClient:
             )
         with self._changed:
             self._sent.clear()
+            self._models, self._models_failure = ModelsState.NONE, ""
             self._enter(WorkerState.READY)
         log.info("worker %d is up", process.pid)
 
@@ -259,7 +280,10 @@ class WorkerClient:
         while True:
             message = process.receive(self._settings.stall_s)
             with self._changed:
-                if message.kind != "alive":
+                if message.kind == "models":
+                    name, text = (protocol.expect(part, str) for part in protocol.expect(message.body, list))
+                    self._models, self._models_failure = ModelsState[name], text
+                elif message.kind != "alive":
                     self._take(message)
                 if self._running is not None and time.monotonic() > self._running.deadline_s:
                     raise WorkerStalledError(self._running.overdue)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 
+from pose_bridge import memory
 from pose_bridge.config import Config, WorkerConfig
 from pose_bridge.control import Control
 from pose_bridge.errors import OutOfMemoryError, PoseBridgeError
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_OPENCV_NO_MEMORY = -4
 _CANNOT_GO_ON = 3  # exit code
 
 
@@ -60,6 +60,7 @@ class Server:
         faulthandler.enable()  # in place of what libraries do when they crash
         bridge, pictures = Bridge(config), questions.Recent[View](config.worker.cache_mib * 2**20)
         self._send(Message("ready", body=protocol.VERSION))
+        threading.Thread(target=self._load, args=[bridge], name="models", daemon=True).start()
         threading.Thread(
             target=self._beat, args=[config.worker.heartbeat_s], name="heartbeat", daemon=True
         ).start()
@@ -102,6 +103,19 @@ class Server:
             traceback.print_exc()
         os._exit(_CANNOT_GO_ON)
 
+    def _load(self, bridge: Bridge) -> None:
+        """Load the models before anybody needs them; who does meanwhile waits in the bridge."""
+        if not bridge.needs_models:
+            return
+        self._send(Message("models", body=["LOADING", ""]))
+        try:
+            bridge.load()
+            self._send(Message("models", body=["LOADED", ""]))
+        except Exception as error:
+            _, text, details = error_body(error)
+            log.error("the models cannot be loaded: %s %s", text, details)
+            self._send(Message("models", body=["FAILED", text]))
+
     def _beat(self, every_s: float) -> None:
         pause = threading.Event()
         while not pause.wait(every_s):
@@ -134,19 +148,9 @@ def error_body(error: Exception) -> list[str]:
     if isinstance(error, PoseBridgeError):
         return protocol.error_body(error)
     words = f"{type(error).__name__}: {error}".strip().rstrip(":")
-    if is_out_of_memory(error):
+    if memory.ran_out(error):
         return protocol.error_body(
             OutOfMemoryError(f"{words}; give the worker more memory, or ask with fewer or smaller images")
         )
     details = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     return protocol.error_body(PoseBridgeError(f"unexpected {words}; the log has the traceback"), details)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out, in the words of Python, OpenCV, C++ or torch."""
-    if isinstance(error, cv2.error):
-        return getattr(error, "code", None) == _OPENCV_NO_MEMORY
-    words = ("bad_alloc", "can't start new thread", "out of memory")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
-    )

@@ -6,9 +6,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pose_bridge.config import LtxConfig
 from pose_bridge.generators import base
 from pose_bridge.generators.base import Take
 from pose_bridge.geometry.cameras import Camera
+
+KEPT = LtxConfig().max_end_difference
 
 
 def test_every_prompt_in_both_orders_and_then_other_noise() -> None:
@@ -34,8 +37,8 @@ def video() -> tuple[np.ndarray, list[np.ndarray]]:
 
 def test_nothing_is_wrong_with_a_good_one() -> None:
     frames, ends = video()
-    assert base.fault(frames, ends) == ""
-    assert base.fault(frames + np.float32(8.0), ends) == ""  # a little brighter
+    assert base.fault(frames, ends, KEPT) == ""
+    assert base.fault(frames + np.float32(8.0), ends, KEPT) == ""  # a little brighter
 
 
 @pytest.mark.parametrize(
@@ -62,13 +65,13 @@ def test_what_is_wrong_is_said(how: str, said: str) -> None:
     else:
         end = 0 if how == "first" else -1
         frames[end] = frames[end, ::-1]
-    assert said in base.fault(frames, ends)
+    assert said in base.fault(frames, ends, KEPT)
 
 
 def test_two_views_of_one_thing_may_give_a_still_video() -> None:
     frames, ends = video()
     frames[:] = frames[:1]
-    assert base.fault(frames, [ends[0], ends[0]]) == ""
+    assert base.fault(frames, [ends[0], ends[0]], KEPT) == ""
 
 
 def test_views_know_that_nobody_took_them() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pose_bridge import memory
 from pose_bridge.canvas import Canvas, canvases
 from pose_bridge.config import VggtConfig
 from pose_bridge.control import Control
@@ -115,11 +116,13 @@ class VggtEstimator:
         control.check()
         try:
             return self._network(patches, size_px, depth)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not memory.ran_out(error):
+                raise
             if len(patches) == 1:
                 raise OutOfMemoryError(
-                    f"VGGT does not fit into the GPU's memory with {patches.shape[1]} views; use fewer, or a "
-                    "smaller vggt.long_side_px"
+                    f"VGGT does not fit into memory with {patches.shape[1]} views; use fewer, or a smaller "
+                    "vggt.long_side_px"
                 ) from None
         torch.cuda.empty_cache()
         halves = [self._predicted(half, size_px, depth, control) for half in patches.chunk(2)]
