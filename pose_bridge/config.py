@@ -689,9 +689,9 @@ def _refuse_unknown(what: str, given: Mapping[str, Any], known: Mapping[str, Any
         )
 
 
-def to_yaml(config: Config) -> str:
+def to_yaml(config: Config, title: str = "every setting with its default") -> str:
     """Return the configuration as YAML with each setting's description and range as a comment."""
-    lines = ["# Written by `pose_bridge config`: every setting with its default."]
+    lines = [f"# Written by `pose_bridge config`: {title}."]
     for group in dataclasses.fields(config):
         settings = getattr(config, group.name)
         lines += ["", f"# {(type(settings).__doc__ or '').strip()}", f"{group.name}:"]

@@ -17,7 +17,7 @@ PACKAGE = "pose_bridge"
 FLOORS = (
     {"errors"},
     {"config"},
-    {"control", "memory"},
+    {"control", "memory", "models"},
     {"geometry"},
     {"views"},
     {"photographs", "odometry", "canvas"},

@@ -17,6 +17,14 @@ from pose_bridge.views import Origin, View
 BLACK, WHITE = 4.0, 251.0  # mean brightness of a picture that shows nothing
 STILL = 0.5  # mean difference of pictures that are one and the same
 
+# What any two views may be told: both kinds of way that a camera can take between them.
+PROMPTS = (
+    "A camera moves slowly and smoothly through a real place. Nothing in the scene moves or changes. "
+    "Steady light, sharp picture, no people.",
+    "A camera turns slowly on the spot in a real place, then moves on. Everything in the scene stands still. "
+    "Steady light, sharp picture, no people.",
+)
+
 Frames = NDArray[np.float32]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LT
 from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXConditionPipeline, LTXVideoCondition
 from PIL import Image
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from pose_bridge import memory
+from pose_bridge import memory, models
 from pose_bridge.canvas import Canvas, canvases
 from pose_bridge.config import LtxConfig
 from pose_bridge.control import Control
@@ -34,7 +35,6 @@ from pose_bridge.views import View
 logging.getLogger("diffusers.schedulers.scheduling_flow_match_euler_discrete").setLevel(logging.ERROR)
 
 MULTIPLE_PX = 32  # of both sides of a frame: what the autoencoder makes one token of
-PROMPTS = "prompts.safetensors"
 TRAIN_STEPS = 1000
 
 
@@ -56,7 +56,7 @@ class LtxGenerator:
         on_gpu = settings.gpu and torch.cuda.is_available()
         self._device = torch.device("cuda" if on_gpu else "cpu")
         precision = torch.bfloat16 if on_gpu else torch.float32
-        self._embedded = _prompts(folder / PROMPTS)
+        self._embedded = _prompts(folder / models.PROMPTS)
         self._pipeline = LTXConditionPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_STEPS),
             vae=_loaded(AutoencoderKLLTXVideo, folder / "vae", precision),
@@ -130,6 +130,45 @@ class LtxGenerator:
                 "try ltx.offload, or a smaller ltx.long_side_px"
             ) from None
         return np.asarray(made.frames[0] * 255.0, np.float32)
+
+
+def embed(folder: Path, prompts: Sequence[str]) -> None:
+    """Write prompts beside the weights as the text encoder there has them: a robot need not load it.
+
+    Args:
+        folder: In diffusers' layout, with `text_encoder` and `tokenizer`.
+        prompts: In the order of their numbers.
+
+    Raises:
+        ModelError: There is no text encoder that can be used.
+    """
+    from transformers import AutoTokenizer, T5EncoderModel
+
+    try:
+        pipeline = LTXConditionPipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_STEPS),
+            vae=None,
+            text_encoder=T5EncoderModel.from_pretrained(
+                folder / "text_encoder", dtype=torch.bfloat16, use_safetensors=True, local_files_only=True
+            ),
+            tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+            transformer=None,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder} holds no text encoder that can be used ({error})") from None
+    tensors: dict[str, Tensor] = {}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    pipeline.to(device)
+    with torch.inference_mode():
+        for number, prompt in enumerate(prompts):
+            embeds, mask, _, _ = pipeline.encode_prompt(prompt, do_classifier_free_guidance=False)
+            tensors |= {
+                f"{number}.embeds": embeds.cpu().contiguous(),
+                f"{number}.mask": mask.cpu().contiguous(),
+            }
+    save_file(
+        tensors, folder / models.PROMPTS, {str(number): prompt for number, prompt in enumerate(prompts)}
+    )
 
 
 def _loaded(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
