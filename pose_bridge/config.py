@@ -13,7 +13,7 @@ import itertools
 import json
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -689,13 +689,27 @@ def _refuse_unknown(what: str, given: Mapping[str, Any], known: Mapping[str, Any
         )
 
 
-def to_yaml(config: Config, title: str = "every setting with its default") -> str:
-    """Return the configuration as YAML with each setting's description and range as a comment."""
-    lines = [f"# Written by `pose_bridge config`: {title}."]
+def to_yaml(
+    config: Config,
+    title: str = "Written by `pose_bridge config`: every setting with its default.",
+    only: Mapping[str, Collection[str]] | None = None,
+) -> str:
+    """Return the configuration as YAML with each setting's description and range as a comment.
+
+    Args:
+        config: Settings.
+        title: First line.
+        only: Settings to write, by group; None for all.
+    """
+    lines = [f"# {title}"]
     for group in dataclasses.fields(config):
+        if only is not None and group.name not in only:
+            continue
         settings = getattr(config, group.name)
         lines += ["", f"# {(type(settings).__doc__ or '').strip()}", f"{group.name}:"]
         for item in dataclasses.fields(settings):
+            if only is not None and item.name not in only[group.name]:
+                continue
             low, high = item.metadata["low"], item.metadata["high"]
             span = f" [{low} to {high}]" if low is not None else ""
             value = getattr(settings, item.name)

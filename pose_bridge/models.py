@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from pose_bridge import config
 from pose_bridge.config import Config
 from pose_bridge.errors import ConfigError, ModelError, StorageError
 
@@ -128,19 +129,45 @@ def profile(name: str) -> Profile:
     return PROFILES[name]
 
 
+def to_yaml(name: str) -> str:
+    """Return what a profile sets, as YAML.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    chosen = profile(name)
+    title = f"Written by `pose_bridge config --profile {name}`: {chosen.description}."
+    text = config.to_yaml(configured(chosen.settings), title, chosen.settings)
+    return text if chosen.settings else text + "\n{}  # every setting has its default\n"
+
+
+def configured(*settings: Mapping[str, Mapping[str, Any]]) -> Config:
+    """Return the configuration of settings by group, the later ones over the earlier.
+
+    Raises:
+        ConfigError: As `Config.from_dict`.
+    """
+    merged: dict[str, Any] = {}
+    for some in settings:
+        for group, values in some.items():
+            is_group = isinstance(values, Mapping)
+            merged[group] = {**merged.get(group, {}), **values} if is_group else values
+    return Config.from_dict(merged)
+
+
 def folder_of(weights: Weights | str) -> Path:
     """Where weights lie, or settings say that they do."""
     return Path(weights if isinstance(weights, str) else weights.folder).expanduser()
 
 
-def check(config: Config) -> None:
+def check(settings: Config) -> None:
     """Look whether the weights that the settings name are there, without reading them.
 
     Raises:
         ModelError: They are not; the message has the command that fetches them.
     """
     for group, parts in PARTS.items():
-        named = str(getattr(config, group).weights)
+        named = str(getattr(settings, group).weights)
         lacking = [part for part in parts if named and not (folder_of(named) / part).is_file()]
         if lacking:
             raise ModelError(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -83,3 +84,25 @@ def save_ltx(folder: Path, seed: int = 0, prompts: tuple[str, ...] = ("walk arou
     texts = {str(number): text for number, text in enumerate(prompts)}
     save_file(embedded, folder / "prompts.safetensors", texts)
     return folder
+
+
+def save_models(folder: Path) -> Path:
+    """Write all that the generated rung needs."""
+    save_vggt(folder / "vggt")
+    save_ltx(folder / "ltx")
+    return folder
+
+
+def small_settings(folder: Path) -> dict[str, dict[str, Any]]:
+    """For `save_models`: random weights show no end frames and agree about nothing, and need not."""
+    return {
+        "vggt": {"weights": str(folder / "vggt"), "gpu": False, "long_side_px": 56},
+        "ltx": {
+            "weights": str(folder / "ltx"),
+            "gpu": False,
+            "long_side_px": 128,
+            "num_frames": 9,
+            "max_end_difference": 100.0,
+        },
+        "generated": {"videos": 2, "subsets": 4, "max_spread_deg": 270.0, "max_focal_ratio": 10.0},
+    }

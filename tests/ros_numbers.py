@@ -41,6 +41,6 @@ def _undue_in_result(result: Any, found: list[str]) -> list[str]:
     if result.error_code != result.NONE:
         return [name for name in found if not name.startswith(".hypotheses[]")]
     answer = result.relative_pose
-    if answer.status == answer.STATUS_ACCEPTED:
+    if answer.status in (answer.STATUS_ACCEPTED, answer.STATUS_HYPOTHESIS):  # the latter for who asked only
         return []
     return [name for name in found if name.removeprefix(".relative_pose") not in OF_THE_JUDGING]

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 import yaml
 
+from pose_bridge import models
 from pose_bridge.cli.failures import reported
 from pose_bridge.config import Config, to_yaml
 from pose_bridge.errors import ConfigError, StorageError
@@ -19,31 +20,37 @@ def config(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only what this profile sets (`pose_bridge models list`)."),
+    ] = None,
 ) -> None:
     """Print every setting with its default, its range and what it means, as YAML for `estimate --config`."""
     with reported():
-        text = to_yaml(Config())
+        text = to_yaml(Config()) if profile is None else models.to_yaml(profile)
         if output is None:
             typer.echo(text, nl=False)
         else:
             _write(text, output, force)
 
 
-def load(path: Path | None) -> Config:
-    """Read settings from YAML; what it does not name keeps its default.
+def load(path: Path | None, profile: str = "real") -> Config:
+    """Read settings from YAML; what it does not name is as the profile has it.
 
     Raises:
         ConfigError: Missing, not YAML, an unknown key, or a value out of range; the message names the file.
+            Or no profile of that name.
     """
+    basis = models.profile(profile).settings
     if path is None:
-        return Config()
+        return models.configured(basis)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         if values is None:
-            return Config()
+            return models.configured(basis)
         if not isinstance(values, dict):
             raise ConfigError(f"must hold groups of settings, got {values!r}; see `pose_bridge config`")
-        return Config.from_dict(values)
+        return models.configured(basis, values)
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path}: there is no such file; `pose_bridge config -o {path}` writes one"

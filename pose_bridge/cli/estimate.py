@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from pose_bridge import models
 from pose_bridge.cli import config as settings
 from pose_bridge.cli import figure as figures
 from pose_bridge.cli import output
@@ -108,6 +109,15 @@ def estimate(
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Settings, as `pose_bridge config` writes them.")
     ] = None,
+    profile: Annotated[
+        str, typer.Option(metavar="NAME", help="Which models to use: one of `pose_bridge models list`.")
+    ] = "real",
+    hypothesis: Annotated[
+        bool,
+        typer.Option(
+            "--hypothesis", help="Also say what a profile's models alone suggest: somewhere to look, no pose."
+        ),
+    ] = False,
     figure: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the answer: .png, .pdf, .svg or .jpg.")
     ] = None,
@@ -123,13 +133,15 @@ def estimate(
             logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s: %(message)s")
             logging.getLogger("PIL").setLevel(logging.INFO)
             logging.getLogger("matplotlib").setLevel(logging.INFO)
-        loaded = settings.load(config)
+        loaded = settings.load(config, profile)
+        models.check(loaded)
         if figure is not None:
             figures.check_writable(figure)
         sides = _sides(
             reference, target, reference_context or [], target_context or [], cameras, focal_px, poses
         )
         question = _question(sides, require, max_stage, budget, min_probability, seed)
+        question = dataclasses.replace(question, allow_hypothesis=hypothesis)
 
         from pose_bridge.bridge import Bridge  # here, because --help need not wait for its libraries
 

@@ -30,6 +30,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Empty
 from std_srvs.srv import Trigger
 
+from pose_bridge import models
 from pose_bridge.action import EstimateRelativePose, Relocalize
 from pose_bridge.config import Config
 from pose_bridge.control import Control
@@ -128,6 +129,7 @@ class PoseBridgeNode(LifecycleNode):
             self.trigger_activate()
 
     def _open(self, config: Config) -> None:
+        models.check(config)
         self._config = config
         self._health = Health(self, config)
         self._worker = WorkerClient(config, on_state=self._health.worker_state)

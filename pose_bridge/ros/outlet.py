@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,7 +32,15 @@ from pose_bridge.views import Answer, Question, Stage, Translation
 QUEUE = QoSProfile(depth=10)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # Steps of a rung as the bridge names them, and how much of the rung is done by then.
-STEPS = {"matching": 0.0, "estimating": 0.4, "looking for another alignment": 0.7}
+STEPS = {
+    "matching": 0.0,
+    "estimating": 0.4,
+    "looking for another alignment": 0.7,
+    "guessing from the two views": 0.05,
+    "looking for agreement": 0.85,
+}
+VIDEOS = 0.1, 0.85  # from the first video's beginning to the last one's end
+COUNTED = re.compile(r"(?P<what>video|step) (?P<number>\d+) of (?P<count>\d+)")
 
 
 class Outlet:
@@ -163,7 +172,7 @@ class Feedback:
         self._handle = handle
         self._start_s: float | None = None
         self._to_message = to_message
-        self._stage, self._progress = Stage.NONE, 0.0
+        self._stage, self._progress, self._video = Stage.NONE, 0.0, (1, 1)
         self._best: RelativePose | None = None
 
     def step(self, what: str) -> None:
@@ -172,9 +181,20 @@ class Feedback:
         stage = Stage.__members__.get(rung.upper(), self._stage)
         if stage is not self._stage:
             self._stage, self._progress = stage, 0.0
-        self._progress = max(self._progress, STEPS.get(step, 0.0))
+        self._progress = max(self._progress, self._done(step))
         feedback = conversions.to_feedback(self._stage, self._progress, self._elapsed_s(), self._best)
         self._publish(feedback)
+
+    def _done(self, step: str) -> float:
+        """How much of the rung is done when a step begins."""
+        if counted := COUNTED.fullmatch(step):
+            number, count = int(counted["number"]), int(counted["count"])
+            if counted["what"] == "video":
+                self._video = number, count
+            video, videos = self._video
+            done = video - 1 + (number / count if counted["what"] == "step" else 0.0)
+            return VIDEOS[0] + (VIDEOS[1] - VIDEOS[0]) * done / videos
+        return STEPS.get(step, 0.0)
 
     def better(self, answer: Answer) -> None:
         """The bridge has a better answer than before."""

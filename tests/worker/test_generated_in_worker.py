@@ -14,9 +14,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from checkpoints import save_ltx, save_vggt
+from checkpoints import save_models, small_settings
 from worker.same import assert_same
 
+from pose_bridge import models
 from pose_bridge.bridge import Bridge
 from pose_bridge.config import Config
 from pose_bridge.control import Control
@@ -31,29 +32,12 @@ SLACK_S = 1.0  # half a second is promised; the machine may be busy
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    save_vggt(folder / "vggt")
-    save_ltx(folder / "ltx")
-    return folder
+    return save_models(tmp_path_factory.mktemp("weights"))
 
 
-def configured(weights: Path, **groups: dict[str, Any]) -> Config:
-    """Random weights show no end frames and agree about nothing: here they need not."""
-    settings: dict[str, dict[str, Any]] = {
-        "vggt": {"weights": str(weights / "vggt"), "gpu": False, "long_side_px": 56},
-        "ltx": {
-            "weights": str(weights / "ltx"),
-            "gpu": False,
-            "long_side_px": 128,
-            "num_frames": 9,
-            "max_end_difference": 100.0,
-        },
-        "generated": {"videos": 2, "subsets": 4, "max_spread_deg": 270.0, "max_focal_ratio": 10.0},
-        "worker": {"nice": 0, "heartbeat_s": 0.05, "restart_delay_s": 0.05},
-    }
-    for group, more in groups.items():
-        settings[group] = settings.get(group, {}) | more
-    return Config.from_dict(settings)
+def configured(weights: Path, **more: dict[str, Any]) -> Config:
+    worker = {"worker": {"nice": 0, "heartbeat_s": 0.05, "restart_delay_s": 0.05}}
+    return models.configured(small_settings(weights), worker, more)
 
 
 def view(seed: int) -> View:
