@@ -25,6 +25,15 @@ setup(
         "typer>=0.12.4",
     ],
     extras_require={
+        "learned": [
+            "accelerate>=1.0",
+            "diffusers>=0.36",
+            "huggingface_hub>=0.34",
+            "safetensors>=0.4.3",
+            "sentencepiece>=0.2",
+            "torch>=2.4",
+            "transformers>=4.48",
+        ],
         "test": ["hypothesis>=6.80", "pytest>=8.0", "pytest-timeout>=2.2"],
         "dev": ["mypy>=1.10", "pre-commit>=3.5", "ruff>=0.9", "types-PyYAML"],
     },

@@ -2,7 +2,9 @@
 """Starts the node, and RViz beside it if asked."""
 
 from pathlib import Path
+from typing import Any
 
+import yaml
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
@@ -12,6 +14,7 @@ from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 ARGUMENTS = {
+    "profile": ("real", "which models to use; `pose_bridge models list` shows them"),
     "params_file": ("", "parameters of the node, as YAML; empty: the defaults"),
     "namespace": ("", "namespace of the node and of its relative topics"),
     "use_sim_time": ("false", "take the time from /clock"),
@@ -21,8 +24,19 @@ ARGUMENTS = {
 }
 
 
+def profile(name: str) -> dict[str, Any]:
+    """Return what a profile sets, as parameters."""
+    folder = Path(get_package_share_directory("pose_bridge"), "config", "profiles")
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(other.stem for other in folder.glob("*.yaml")))
+        raise RuntimeError(f"no profile is called {name!r}; there are {known}")
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
 def nodes(context: LaunchContext) -> list[Node]:
     """Return the nodes, once the arguments are known."""
+    settings = profile(LaunchConfiguration("profile").perform(context))
     params_file = LaunchConfiguration("params_file").perform(context)
     sim_time = {"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}
     autostart = {"autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool)}
@@ -32,7 +46,7 @@ def nodes(context: LaunchContext) -> list[Node]:
             executable="node",
             name="pose_bridge",
             namespace=LaunchConfiguration("namespace"),
-            parameters=[*([params_file] if params_file else []), sim_time, autostart],
+            parameters=[settings, *([params_file] if params_file else []), sim_time, autostart],
             arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
             output="screen",
         ),

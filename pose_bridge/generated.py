@@ -56,7 +56,7 @@ def load(config: Config) -> Models:
     Raises:
         ModelError: Weights are missing, not whole, or of another model.
     """
-    from pose_bridge.estimators.vggt import VggtEstimator
+    from pose_bridge.estimators.vggt.estimator import VggtEstimator
     from pose_bridge.generators.ltx import LtxGenerator
 
     return Models(LtxGenerator(config.ltx), VggtEstimator(config.vggt))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pose_bridge import models
 from pose_bridge.cli import config as settings
 from pose_bridge.cli.main import main
 from pose_bridge.config import Config, to_yaml
@@ -24,6 +25,24 @@ def _run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 def test_the_generated_file_is_up_to_date() -> None:
     written = (ROOT / "config" / "default.yaml").read_text(encoding="utf-8")
     assert written == to_yaml(Config()), "run: pose_bridge config --output config/default.yaml --force"
+
+
+@pytest.mark.parametrize("name", models.PROFILES)
+def test_the_profiles_files_are_up_to_date(name: str) -> None:
+    path = ROOT / "config" / "profiles" / f"{name}.yaml"
+    written = path.read_text(encoding="utf-8")
+    assert written == models.to_yaml(name), f"run: pose_bridge config --profile {name} -o {path} --force"
+    assert settings.load(path) == settings.load(None, name)
+
+
+def test_a_profile_and_what_one_changes_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("ltx: {num_frames: 33}\nbridge: {budget_s: 5.0}")
+    loaded = settings.load(path, "ltx_vggt")
+    assert (loaded.ltx.num_frames, loaded.bridge.budget_s) == (33, 5.0)
+    assert loaded.ltx.weights == settings.load(None, "ltx_vggt").ltx.weights
+    with pytest.raises(ConfigError, match="no profile is called 'none'"):
+        settings.load(path, "none")
 
 
 def test_what_is_printed_is_read_back(

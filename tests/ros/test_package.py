@@ -93,7 +93,15 @@ def test_the_launch_file_describes_its_arguments():
         for node in tree.body
         if isinstance(node, ast.Assign) and node.targets[0].id == "ARGUMENTS"
     )
-    assert set(arguments) == {"params_file", "namespace", "use_sim_time", "autostart", "rviz", "log_level"}
+    assert set(arguments) == {
+        "profile",
+        "params_file",
+        "namespace",
+        "use_sim_time",
+        "autostart",
+        "rviz",
+        "log_level",
+    }
     assert all(len(description) > 10 for _, description in arguments.values())
     used = {
         node.args[0].value

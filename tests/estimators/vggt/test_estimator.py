@@ -15,7 +15,7 @@ from checkpoints import save_vggt, vggt_state
 from pose_bridge.config import VggtConfig
 from pose_bridge.control import Control
 from pose_bridge.errors import CancelledError, NoEstimateError, OutOfMemoryError
-from pose_bridge.estimators.vggt import VggtEstimator
+from pose_bridge.estimators.vggt.estimator import VggtEstimator
 from pose_bridge.estimators.vggt.network import REFINEMENTS
 from pose_bridge.geometry import rigid
 from pose_bridge.geometry.cameras import Camera
