@@ -65,16 +65,19 @@ FAR_OFF_DEG, FAR_OFF_SHARE = 30.0, 0.1
 PAIR_OFF_DEG = 15.0  # what the two views alone say
 
 
-def made(size: str, folder: Path) -> VggtEstimator:
-    """Return a network with random weights, from a checkpoint as it would be published."""
-    architecture, long_side_px = SIZES[size]
+def save(size: str, folder: Path) -> None:
+    """Write random weights, as a checkpoint would be published."""
     torch.manual_seed(0)
-    state = Vggt(architecture).state_dict()
+    state = Vggt(SIZES[size][0]).state_dict()
     for name, tensor in state.items():  # a field of view that a camera may have
         if name == "camera_head.pose_branch.fc2.bias":
             tensor.copy_(torch.tensor([0.3, 0.1, 0.1, 0.0, 0.0, 0.0, 0.3, 0.25, 0.25]))
     save_file(state, folder / "model.safetensors")
-    return VggtEstimator(VggtConfig(weights=str(folder), long_side_px=long_side_px))
+
+
+def loaded(size: str, folder: Path) -> VggtEstimator:
+    """Return the network with those weights."""
+    return VggtEstimator(VggtConfig(weights=str(folder), long_side_px=SIZES[size][1]))
 
 
 def films(rng: np.random.Generator) -> list[list[View]]:
@@ -199,7 +202,8 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="small")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        shared = shared_work(made(args.size, Path(folder)), args.seed)
+        save(args.size, Path(folder))
+        shared = shared_work(loaded(args.size, Path(folder)), args.seed)
     rows = stopping(10_000 if args.full else 1_000, args.seed)
     groups = range(len(rows))
     worse = [row["race"] - row["d_total"] for row in rows]

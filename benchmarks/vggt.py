@@ -3,8 +3,8 @@
 
     python benchmarks/vggt.py [--full] [--size full] [--views 2 5 10]
 
-Each number of views runs in a process of its own, so that its peak memory is its own: of the process without a
-GPU, of the GPU with one. The published network takes 0.05 s for 2 views and 0.11 s for 8 on one H100 (without
+Each number of views runs in a process of its own, so that its peak memory is its own: of the process without
+a GPU, of the GPU with one. The published network takes 0.05 s for 2 views and 0.11 s for 8 on one H100 (without
 the heads). Without `--full`, one pass after a first one that does not count; with it, ten.
 """
 
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import report
 import torch
-from consensus import SIZES, made
+from consensus import SIZES, loaded, save
 
 from pose_bridge.control import Control
 from pose_bridge.geometry.cameras import Camera
@@ -35,7 +35,7 @@ PUBLISHED_S = {2: 0.05, 8: 0.11}  # on an H100
 
 def measure(size: str, count: int, passes: int, folder: Path) -> dict[str, Any]:
     """Guess the cameras of so many views, and their depth."""
-    estimator = made(size, folder)
+    estimator = loaded(size, folder)
     rng, camera = np.random.default_rng(0), Camera.from_focal_px(500.0, 640, 480)
     views = [
         View(id=str(n), image=rng.integers(0, 256, (480, 640, 3)).astype(np.uint8), camera=camera)
@@ -76,14 +76,16 @@ def main() -> None:
         print(json.dumps(measure(args.size, args.views[0], passes, args.one)))
         return
     rows = []
-    for done, count in enumerate(args.views):
-        report.progress(done, len(args.views), f"{count} views")
-        with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
+        report.progress(0, len(args.views), "writing random weights")
+        save(args.size, Path(folder))
+        for done, count in enumerate(args.views):
+            report.progress(done, len(args.views), f"{count} views")
             command = [sys.executable, __file__, "--size", args.size, "--views", str(count), "--one", folder]
             said = subprocess.run(
                 command + ["--full"] * args.full, stdout=subprocess.PIPE, text=True, check=True
             )
-        rows.append(json.loads(said.stdout.splitlines()[-1]))
+            rows.append(json.loads(said.stdout.splitlines()[-1]))
     report.progress(len(args.views), len(args.views), "done")
     peak = max(row["peak_memory_gib"] for row in rows)
     target = {
