@@ -4,8 +4,8 @@
     python benchmarks/vggt.py [--full] [--size full] [--views 2 5 10]
 
 Each number of views runs in a process of its own, so that its peak memory is its own: of the process without
-a GPU, of the GPU with one. The published network takes 0.05 s for 2 views and 0.11 s for 8 on one H100 (without
-the heads). Without `--full`, one pass after a first one that does not count; with it, ten.
+a GPU, of the GPU with one. The published network takes 0.05 s for 2 views and 0.11 s for 8 on an H100 (no
+heads). Without `--full`, one pass after a first one that does not count; with it, ten.
 """
 
 from __future__ import annotations
