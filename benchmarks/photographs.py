@@ -37,7 +37,7 @@ from pose_bridge.views import Answer, Question, Translation
 
 HOLE = ("0054", "0072")  # the walk jumps by 44 degrees between these two
 WRONG_ROTATION_DEG, WRONG_DIRECTION_DEG = 5.0, 15.0
-SAMPLE = {"between": 24, "around3": 36, "two_views": 60}
+SAMPLE = {"between": 12, "around3": 12, "two_views": 40}
 BINS_DEG = ((0, 15), (15, 30), (30, 50), (50, 70), (70, 90))
 Row = dict[str, Any]
 
