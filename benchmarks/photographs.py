@@ -99,6 +99,7 @@ def ask(walk: Walk, bridge: Bridge, setting: str, pair: tuple[int, int], seed: i
         seed=seed,
     )
     answer = bridge.answer(question)
+    evidence = answer.evidence
     return {
         "setting": setting,
         "pair": [walk.names[a], walk.names[b]],
@@ -108,7 +109,9 @@ def ask(walk: Walk, bridge: Bridge, setting: str, pair: tuple[int, int], seed: i
         "status": answer.status.name,
         "reason": answer.reason.name,
         "stage": answer.stage.name,
+        "estimator": answer.estimator,
         "probability": round(answer.probability, 4),
+        "evidence": {} if evidence is None else {n: round(v, 4) for n, v in evidence.features.items()},
         "seconds": round(answer.elapsed_s, 2),
         **errors(answer, walk.T(a, b)),
     }
