@@ -47,7 +47,7 @@ SIGN = {
 }
 # Of the rigs' rung: how surely the target is known depends on how far by odometry it is from what is tied;
 # and the more pairs of views are matched, the more matches agree by chance.
-EVIDENCE = dict.fromkeys(
+EVIDENCE: dict[str, tuple[str, ...]] = dict.fromkeys(
     ("two_view", "registration", "sfm"),
     ("log_tracks", "log_patches", "agreement", "log_rotation_sigma_deg", "rival_patches"),
 )
