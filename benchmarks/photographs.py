@@ -37,7 +37,7 @@ from pose_bridge.views import Answer, Question, Translation
 
 HOLE = ("0054", "0072")  # the walk jumps by 44 degrees between these two
 WRONG_ROTATION_DEG, WRONG_DIRECTION_DEG = 5.0, 15.0
-SAMPLE = {"between": 24, "around3": 36, "two_views": 60}
+SAMPLE = {"between": 12, "around3": 12, "two_views": 40}
 BINS_DEG = ((0, 15), (15, 30), (30, 50), (50, 70), (70, 90))
 Row = dict[str, Any]
 
@@ -99,6 +99,7 @@ def ask(walk: Walk, bridge: Bridge, setting: str, pair: tuple[int, int], seed: i
         seed=seed,
     )
     answer = bridge.answer(question)
+    evidence = answer.evidence
     return {
         "setting": setting,
         "pair": [walk.names[a], walk.names[b]],
@@ -108,7 +109,9 @@ def ask(walk: Walk, bridge: Bridge, setting: str, pair: tuple[int, int], seed: i
         "status": answer.status.name,
         "reason": answer.reason.name,
         "stage": answer.stage.name,
+        "estimator": answer.estimator,
         "probability": round(answer.probability, 4),
+        "evidence": {} if evidence is None else {n: round(v, 4) for n, v in evidence.features.items()},
         "seconds": round(answer.elapsed_s, 2),
         **errors(answer, walk.T(a, b)),
     }

@@ -197,7 +197,7 @@ class SfmConfig(_Checked):
 class VerificationConfig(_Checked):
     """When an answer is believed."""
 
-    min_probability: float = setting(0.7, "answers below this probability are rejected", low=0.0, high=1.0)
+    min_probability: float = setting(0.8, "answers below this probability are rejected", low=0.0, high=1.0)
     min_tracks: int = setting(20, "tracks across the weakest cut; fewer are a weak bridge", low=6, high=10000)
     min_agreement: float = setting(
         0.25, "share of the matches across the gap that must agree with an answer", low=0.0, high=1.0

@@ -104,6 +104,9 @@ def gather(problem: Problem, estimate: Estimate) -> Evidence:
         "agreement": agreeing / max(total, 1),
         "log_rotation_sigma_deg": float(np.log(max(rotation_sigma_deg(estimate), 1e-3))),
         "rival_patches": 0.0,
+        "log_pairs": float(
+            np.log(max(1, sum(problem.sides[a] != problem.sides[b] for a, b in problem.matches)))
+        ),
         "parallax_deg": _parallax_deg(estimate, cut, visible),
     }
     both = cut.points[visible[:, reference_view] & visible[:, target_view]]

@@ -43,12 +43,15 @@ SIGN = {
     "agreement": 1,
     "log_rotation_sigma_deg": -1,
     "rival_patches": -1,
+    "log_pairs": -1,
 }
-# Of the rigs' rung: how surely the target is known depends on how far by odometry it is from what is tied.
-EVIDENCE = dict.fromkeys(
-    ("two_view", "registration", "sfm"), tuple(name for name in SIGN if name != "log_support")
+# Of the rigs' rung: how surely the target is known depends on how far by odometry it is from what is tied;
+# and the more pairs of views are matched, the more matches agree by chance.
+EVIDENCE: dict[str, tuple[str, ...]] = dict.fromkeys(
+    ("two_view", "registration", "sfm"),
+    ("log_tracks", "log_patches", "agreement", "log_rotation_sigma_deg", "rival_patches"),
 )
-EVIDENCE["rigs"] = ("log_support", "agreement", "rival_patches")
+EVIDENCE["rigs"] = ("log_support", "agreement", "rival_patches", "log_pairs")
 RIDGE = 1e-2
 # The share of wrong candidates that a rung is judged for. Two views that share little are what the package is
 # for, and an essential matrix is found between any two: of the direct rung's candidates, half.
