@@ -3,8 +3,8 @@
 
     python benchmarks/consensus.py [--full] [--seed 0] [--size small]
 
-Shared work: the poses of 11 subsets of 5 views from each of 4 videos by a VGGT with random weights (speed does
-not depend on their values), one subset by one against all at once, by turns in one run. The ratio of their
+Shared work: the poses of 11 subsets of 5 views from each of 4 videos by a VGGT with random weights (speed
+does not depend on their values), one subset by one against all at once, by turns. The ratio of their
 floating-point operations, counted, is what no implementation can beat by this means.
 
 Stopping early: clouds of poses as subsets of videos give them, of several qualities mixed (random weights

@@ -20,7 +20,7 @@ from pose_bridge.errors import (
 from pose_bridge.geometry.cameras import Camera
 from pose_bridge.session import Picture, Session
 from pose_bridge.views import Answer, Reason
-from pose_bridge.worker.client import WorkerClient, WorkerState
+from pose_bridge.worker.client import ModelsState, WorkerClient, WorkerState
 
 require_ros()
 
@@ -57,7 +57,13 @@ class Robot:
         self.now_s = 100.0
         self.health = Health(self.node, self.config, now_s=lambda: self.now_s)
         self.session = Session(self.config, Oracle())
-        self.worker = SimpleNamespace(state=WorkerState.READY, restarts=0, last_failure="")
+        self.worker = SimpleNamespace(
+            state=WorkerState.READY,
+            restarts=0,
+            last_failure="",
+            models=ModelsState.NONE,
+            models_failure="",
+        )
         self.active = True
 
     def listen(self, kind, topic, qos=RELIABLE):
@@ -395,6 +401,16 @@ def test_the_worker_s_state_and_why_it_failed(robot):
     assert said(WorkerState.STOPPED) == (ERROR, "stopped: killed by signal 9")
     assert said(WorkerState.STOPPED, active=False) == (OK, "stopped: the node is not active")
     assert values(robot.report()["worker"])["restarts"] == "1"
+
+
+def test_how_far_it_is_with_its_models(robot):
+    robot.worker.models = ModelsState.LOADING
+    status = robot.report()["worker"]
+    assert (status.level, values(status)["models"]) == (DiagnosticStatus.WARN, "LOADING")
+    robot.worker.models, robot.worker.models_failure = ModelsState.FAILED, "no whole file"
+    status = robot.report()["worker"]
+    assert status.level == DiagnosticStatus.ERROR
+    assert "no whole file" in status.message
 
 
 def test_it_is_published(ros, robot):
