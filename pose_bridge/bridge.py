@@ -261,8 +261,11 @@ class Bridge:
             return {}
         names = [view.id for view in problem.views]
         found = {names[1]: covariance.with_scale(estimate, metres.factor, metres.sigma)[1]}
-        tied, own, sigma = names.index(evidence.target_view_id), estimate, metres.sigma
-        if tied != 1 and not estimate.rigid_sides:
+        tied = names.index(evidence.target_view_id)
+        if tied == 1:
+            return found
+        own, sigma = estimate, metres.sigma
+        if not estimate.rigid_sides:
             joint = bundle.with_fixed_baseline(
                 estimate.joint_covariance, estimate.covariance_views, estimate.T_reference_camera, (0, tied)
             )

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from pose_bridge.config import VerificationConfig
 from pose_bridge.estimators.base import Array, Estimate
 from pose_bridge.geometry import rigid, uncertainty
@@ -59,11 +57,8 @@ def translation(
     directed = sigma_deg <= settings.max_direction_sigma_deg
     if in_metres is None and directed:
         return Translation.DIRECTION, ""
-    if in_metres is not None and (directed or _sigma_m(in_metres) <= settings.max_translation_sigma_m):
-        return Translation.METRIC, ""
+    if in_metres is not None:
+        sigma_m = uncertainty.largest_sigma(in_metres[:3, :3])
+        if directed or sigma_m <= settings.max_translation_sigma_m:
+            return Translation.METRIC, ""
     return Translation.UNDEFINED, f"the direction is only known to {sigma_deg:.1f} degrees"
-
-
-def _sigma_m(covariance: Array) -> float:
-    """Largest standard deviation of the translation."""
-    return float(np.sqrt(np.linalg.eigvalsh(covariance[:3, :3])[-1]))

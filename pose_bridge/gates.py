@@ -93,7 +93,7 @@ def _gravity(claim: Claim, question: Question, settings: GatesConfig) -> tuple[R
     if not question.upright or T_sides is None:
         return None
     tilt_deg = float(np.degrees(np.arccos(np.clip(T_sides[2, 2], -1.0, 1.0))))
-    sigma_deg = float(np.degrees(np.sqrt(np.linalg.eigvalsh(claim.covariance[3:, 3:])[-1])))
+    sigma_deg = float(np.degrees(uncertainty.largest_sigma(claim.covariance[3:, 3:])))
     if tilt_deg > settings.max_tilt_deg + CERTAIN_SIGMA * sigma_deg:
         return Reason.GRAVITY_CONFLICT, f"the target's up would be tilted by {tilt_deg:.1f} degrees"
     return None

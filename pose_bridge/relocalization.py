@@ -127,7 +127,7 @@ class Attempt:
     @property
     def sigma_m(self) -> float:
         """Largest standard deviation of the place."""
-        return float(np.sqrt(np.linalg.eigvalsh(self.covariance[:3, :3])[-1]))
+        return uncertainty.largest_sigma(self.covariance[:3, :3])
 
 
 @dataclass(frozen=True, eq=False)
@@ -310,7 +310,7 @@ class Search:
         if self.prior is None:
             return self.map
         T_map_base, covariance = self.prior
-        sigma_m = float(np.sqrt(np.linalg.eigvalsh(covariance[:3, :3])[-1]))
+        sigma_m = uncertainty.largest_sigma(covariance[:3, :3])
         reach_m = self.config.relocalize.prior_reach_m + 3.0 * sigma_m
         places_m = sight.stacked([place.T_map_base for place in self.map])[:, :3, 3]
         near = np.linalg.norm(places_m - T_map_base[:3, 3], axis=1) <= reach_m

@@ -303,7 +303,7 @@ def probability(evidence: Evidence, estimator: str) -> float:
 
 def rotation_sigma_deg(estimate: Estimate) -> float:
     """Largest standard deviation of the rotation."""
-    return float(np.degrees(np.sqrt(np.linalg.eigvalsh(estimate.covariance[3:, 3:])[-1])))
+    return float(np.degrees(uncertainty.largest_sigma(estimate.covariance[3:, 3:])))
 
 
 @cache

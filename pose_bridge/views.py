@@ -379,7 +379,7 @@ class Answer:
     @property
     def rotation_sigma_rad(self) -> float:
         """Largest standard deviation of `rotation`."""
-        return float(np.sqrt(np.linalg.eigvalsh(self.rotation_covariance_rad2)[-1]))
+        return uncertainty.largest_sigma(self.rotation_covariance_rad2)
 
     @property
     def direction(self) -> NDArray[np.float64]:

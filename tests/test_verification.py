@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from synthetic import all_tracks, arc, cloud, problem
+from synthetic import evidence as blank_evidence
 
 from pose_bridge import verification
 from pose_bridge.config import VerificationConfig
@@ -306,8 +307,7 @@ def test_same_answer(scene: tuple[Problem, Estimate]) -> None:
 
 
 def evidence_of(tracks: int = 100, **features: float) -> Evidence:
-    nothing = np.empty((0, 2))
-    return Evidence(
+    return blank_evidence(
         tracks=tracks,
         features={
             "rival_patches": 0.0,
@@ -318,9 +318,6 @@ def evidence_of(tracks: int = 100, **features: float) -> Evidence:
         },
         reference_view_id="v0",
         target_view_id="v1",
-        reference_points_px=nothing,
-        target_points_px=nothing,
-        points=np.empty((0, 3)),
     )
 
 

@@ -113,6 +113,11 @@ def scaled(
     return result
 
 
+def largest_sigma(covariance: Array) -> float:
+    """Return the largest standard deviation in any direction, of a place or of a rotation, (3, 3)."""
+    return float(np.sqrt(np.linalg.eigvalsh(covariance)[-1]))
+
+
 def error_vector(T_estimate: ArrayLike, T_true: ArrayLike) -> Array:
     """Return (dt, dr) = (t_true - t, Log(R_true R^T)), (6,).
 

@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 import pytest
+from point_scenes import scenes as point_scenes
 from synthetic import arc, cloud, problem
 
 from pose_bridge.config import SfmConfig
@@ -13,7 +14,6 @@ from pose_bridge.estimators.base import Estimate, Problem
 from pose_bridge.estimators.pairs import PairVerifier
 from pose_bridge.estimators.sfm import SfmEstimator
 from pose_bridge.geometry import distances, rigid, uncertainty
-from pose_bridge.simulation import point_scenes
 
 ANGLES_DEG = [0.0, 60.0, 15.0, 30.0, 45.0]
 SIDES = [0, 1, 0, 0, 1]

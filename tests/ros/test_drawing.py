@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from robot_world import MAP, SEEN, keyframe, standing
 from ros_installed import require_ros
+from synthetic import evidence
 
 from pose_bridge.config import FramesConfig
 from pose_bridge.geometry import rigid, rotations
@@ -143,15 +144,13 @@ QUESTION = Question(
 LINE = drawing.LINE_HEIGHT_PX
 
 
-def evidence(left: str, right: str, starts, stops) -> Evidence:
-    return Evidence(
+def linked(left: str, right: str, starts, stops) -> Evidence:
+    return evidence(
         tracks=len(starts),
-        features={},
         reference_view_id=left,
         target_view_id=right,
         reference_points_px=np.array(starts, dtype=float).reshape(-1, 2),
         target_points_px=np.array(stops, dtype=float).reshape(-1, 2),
-        points=np.empty((0, 3)),
     )
 
 
@@ -182,7 +181,7 @@ def test_without_a_bridge_the_two_ends_are_shown():
 
 
 def test_the_views_that_bridged_are_shown_at_one_height():
-    message = drawing.strip(QUESTION, rejected(evidence("near", "far_away", [], [])))
+    message = drawing.strip(QUESTION, rejected(linked("near", "far_away", [], [])))
     assert (message.height, message.width) == (360 + 2 * LINE, 480 + 240)
     assert message.encoding == "rgb8"
     assert poses.from_stamp(message.header.stamp) == QUESTION.target.stamp_ns
@@ -194,7 +193,7 @@ def test_the_views_that_bridged_are_shown_at_one_height():
 def test_the_tracks_are_where_the_features_were(monkeypatch):
     monkeypatch.setattr(drawing.cv2, "line", lambda *_: None)
     starts, stops = [(100.5, 60.5), (500.5, 400.5)], [(300.5, 900.5), (700.5, 200.5)]
-    pixels = strip(rejected(evidence("near", "far_away", starts, stops)))[LINE:-LINE]
+    pixels = strip(rejected(linked("near", "far_away", starts, stops)))[LINE:-LINE]
     left, right = marks(pixels[:, :480], BLUE), marks(pixels[:, 480:], GREY)
     np.testing.assert_allclose(left + 0.5, np.array(starts) * 360 / 480, atol=0.6)
     by_height = np.array(stops)[::-1]
@@ -207,7 +206,7 @@ def test_the_tracks_are_where_the_features_were(monkeypatch):
 
 
 def test_tracks_are_tied_by_lines():
-    pixels = strip(rejected(evidence("near", "far_away", [(100.5, 60.5)], [(300.5, 900.5)])))
+    pixels = strip(rejected(linked("near", "far_away", [(100.5, 60.5)], [(300.5, 900.5)])))
     crossed = np.flatnonzero((pixels[LINE:-LINE, 480] != GREY).any(axis=1))
     share = (480 - 75.4) / (480 + 90.1 - 75.4)
     assert len(crossed)
@@ -218,12 +217,12 @@ def test_a_thousand_tracks_stay_readable(monkeypatch):
     points = np.random.default_rng(0).uniform(10.0, 400.0, (1000, 2))
     drawn = []
     monkeypatch.setattr(drawing.cv2, "circle", lambda canvas, *more: drawn.append(more))
-    strip(rejected(evidence("near", "far_away", points, points)))
+    strip(rejected(linked("near", "far_away", points, points)))
     assert len(drawn) == 4 * drawing.MOST_POINTS
 
 
 def test_evidence_of_unknown_views_shows_the_ends_alone():
-    pixels = strip(rejected(evidence("gone", "target", [(10.0, 10.0)], [(10.0, 10.0)])))
+    pixels = strip(rejected(linked("gone", "target", [(10.0, 10.0)], [(10.0, 10.0)])))
     assert (pixels[LINE:-LINE, :320] == RED).all()
 
 
@@ -238,7 +237,7 @@ def test_the_verdict_is_written_below():
         )
 
     assert drawing._verdict(accepted(0.875)) == "ACCEPTED CONTEXT, probability 0.88"
-    assert drawing._verdict(rejected(evidence("a", "b", [(1, 1)], [(1, 1)]), "weak")) == (
+    assert drawing._verdict(rejected(linked("a", "b", [(1, 1)], [(1, 1)]), "weak")) == (
         "REJECTED WEAK_BRIDGE, 1 tracks: weak"
     )
     lines = [strip(answer)[-LINE:] for answer in (accepted(0.9), accepted(0.8), rejected())]

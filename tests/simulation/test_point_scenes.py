@@ -7,10 +7,10 @@ from functools import cache
 
 import numpy as np
 import pytest
+from point_scenes.scenes import Kind, PointSceneConfig, SimulatedQuestion, simulate
 
 from pose_bridge.errors import ConfigError
 from pose_bridge.geometry import distances, epipolar, rigid
-from pose_bridge.simulation.point_scenes import Kind, PointSceneConfig, SimulatedQuestion, simulate
 
 SEEDS = range(5)
 

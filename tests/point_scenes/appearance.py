@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from point_scenes.rooms import Cloud, Place
 
 from pose_bridge.features import Features
 from pose_bridge.geometry import rigid
 from pose_bridge.geometry.arrays import Array
 from pose_bridge.geometry.cameras import Camera
-from pose_bridge.simulation.rooms import Cloud, Place
 
 FACING_COS = np.cos(np.radians(75.0))  # surfaces seen at a flatter angle show no keypoint
 

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from point_scenes.appearance import Look
+from point_scenes.rooms import Decorator
+from point_scenes.walks import Kind, walk
 
 from pose_bridge import features
 from pose_bridge.config import FeaturesConfig
@@ -22,9 +25,6 @@ from pose_bridge.estimators.base import Problem
 from pose_bridge.geometry import rigid, rotations
 from pose_bridge.geometry.arrays import Array
 from pose_bridge.geometry.cameras import Camera
-from pose_bridge.simulation.appearance import Look
-from pose_bridge.simulation.rooms import Decorator
-from pose_bridge.simulation.walks import Kind, walk
 from pose_bridge.views import View
 
 Range = tuple[float, float]

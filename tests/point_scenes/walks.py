@@ -6,11 +6,11 @@ from __future__ import annotations
 from enum import Enum
 
 import numpy as np
+from point_scenes.rooms import MARGIN_M, UP
 
 from pose_bridge.geometry import rigid, rotations
 from pose_bridge.geometry.arrays import Array
 from pose_bridge.geometry.cameras import Camera
-from pose_bridge.simulation.rooms import MARGIN_M, UP
 
 BETWEEN_VIEWS = (3, 8)
 
