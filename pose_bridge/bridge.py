@@ -5,7 +5,8 @@ direct     the two views alone
 register   the target against the views around the reference
 context    all real views around both ends: where odometry holds each side together, the two aligned as rigid
            rigs, first with plain matches, then with simulated tilts; else one reconstruction
-generated  videos between the two views, and a network's guess: a hypothesis, if somebody wants one
+generated  videos between two views, and a network's guess: a hypothesis if somebody wants one, and an answer
+           where guesses from other real views agree through odometry
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from pose_bridge import covariance, gates, scale, verification
 from pose_bridge.config import Config
 from pose_bridge.control import Control
-from pose_bridge.errors import BudgetSpentError, ModelError, NoEstimateError
+from pose_bridge.errors import BudgetSpentError, NoEstimateError
 from pose_bridge.estimators import bundle
 from pose_bridge.estimators.base import Estimate, Estimator, Problem, scaled_cameras
 from pose_bridge.estimators.pairs import PairVerifier
@@ -137,7 +138,7 @@ class Bridge:
 
         Raises:
             BadInputError: A view cannot be used at all (too small).
-            ModelError: A hypothesis was wanted, and the models for it cannot be loaded.
+            ModelError: A guess was needed, and the models for it cannot be loaded.
             CancelledError: The caller cancelled.
         """
         control = control or Control()
@@ -154,14 +155,11 @@ class Bridge:
                 if _worth(answer) >= _worth(best):
                     best = answer
                     control.better(best)
-                elif answer.stage is Stage.GENERATED and not best.accepted:
-                    text = f"{best.reason_text}; no hypothesis either: {answer.reason_text}"
-                    best = dataclasses.replace(best, reason_text=text)
                 if best.meets(question.require) and np.degrees(best.rotation_sigma_rad) <= enough_deg:
                     break
-        except ModelError:
-            if not best.accepted:
-                raise
+            else:
+                if self._generated is not None and self._generated.serves(question) and _open(best):
+                    best = _guessed(best, self._generated.answer(question, control))
         except BudgetSpentError as error:
             if not best.accepted:
                 best = dataclasses.replace(
@@ -195,8 +193,6 @@ class Bridge:
                 yield Answer.rejected(
                     Reason.NO_OVERLAP, str(error), stage=stage, real_frames=len(problem.views)
                 )
-        if self._generated is not None and self._generated.serves(question):
-            yield self._generated.answer(question, control)
 
     def _min_probability(self, question: Question) -> float:
         asked = question.min_probability
@@ -300,11 +296,24 @@ def _shortfall(translation: Translation, require: Require) -> Reason:
     return Reason.LOW_PARALLAX if translation is Translation.UNDEFINED else Reason.NO_SCALE
 
 
-def _worth(answer: Answer) -> tuple[Status, int, float]:
-    """What makes one answer better than another: its status, how much it says, and how exactly or surely."""
-    if answer.status > Status.REJECTED:
-        return answer.status, int(answer.translation), -answer.rotation_sigma_rad
-    return answer.status, int(answer.translation), float(np.nan_to_num(answer.probability, nan=-1.0))
+def _worth(answer: Answer) -> tuple[bool, int, float]:
+    """What makes one answer better than another: accepted, how much it says, and how exactly or surely."""
+    if answer.accepted:
+        return True, int(answer.translation), -answer.rotation_sigma_rad
+    return False, int(answer.translation), float(np.nan_to_num(answer.probability, nan=-1.0))
+
+
+def _open(best: Answer) -> bool:
+    """Whether guessing may help: nothing is known, and not because a picture shows nothing."""
+    return not best.accepted and best.reason is not Reason.POOR_VIEWS
+
+
+def _guessed(best: Answer, guess: Answer) -> Answer:
+    """What comes of a guess, after no real rung had an answer."""
+    log.info("%s: %s %s", guess.stage.name, guess.status.name, guess.reason_text)
+    if guess.status > Status.REJECTED:
+        return guess
+    return dataclasses.replace(best, reason_text=f"{best.reason_text}; no guess either: {guess.reason_text}")
 
 
 def _agree(a: Answer, b: Answer) -> bool:

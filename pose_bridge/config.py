@@ -371,6 +371,30 @@ class GeneratedConfig(_Checked):
         low=0,
         high=20,
     )
+    guesses: int = setting(
+        4,
+        "guesses from real views that no two of them share, where odometry holds both sides together; 1 asks "
+        "about the two views only",
+        low=1,
+        high=20,
+    )
+    agreeing: int = setting(
+        3, "of them must say the same before it is an answer and no hypothesis", low=2, high=20
+    )
+    agree_deg: float = setting(
+        15.0, "guesses whose turns differ by less agree, if their places do so too, seen from the reference",
+        low=0.1, high=90.0,
+    )  # fmt: skip
+    agree_distance_m: float = setting(
+        0.3, "between the places of guesses that agree, however near the reference", low=0.0, high=10.0
+    )
+    common_mistakes: float = setting(
+        0.1,
+        "share of agreements that is taken to be wrong, because models err alike wherever they look: what "
+        "comes from agreement alone is no more probable than the rest",
+        low=0.001,
+        high=1.0,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

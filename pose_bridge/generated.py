@@ -2,7 +2,8 @@
 """The generated rung: a video model fills the gap, a network guesses cameras, and self-consistency decides.
 
 No correspondence between real pictures stands behind what comes out: it is a hypothesis, somewhere to look.
-What real pictures, odometry and gravity say against it rejects it.
+What real pictures, odometry and gravity say against it rejects it. Where odometry holds both sides together,
+guesses from other real views may come to the same: then it is an answer.
 
 Source: Cai et al., Can Generative Video Models Help Pose Estimation?, CVPR 2025.
 """
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from pose_bridge import gates, scale
+from pose_bridge import corroboration, gates, scale
 from pose_bridge.config import Config, GeneratedConfig
 from pose_bridge.control import Control
 from pose_bridge.errors import NoEstimateError, OutOfMemoryError
@@ -63,7 +64,7 @@ def load(config: Config) -> Models:
 
 
 class GeneratedRung:
-    """Answers with hypotheses; the models are loaded once, by whoever needs them first.
+    """Guesses, several times where that proves something; models are loaded once, by whoever needs them.
 
     Args:
         config: Settings.
@@ -84,8 +85,9 @@ class GeneratedRung:
         return bool(config.vggt.weights and config.ltx.weights)
 
     def serves(self, question: Question) -> bool:
-        """Whether somebody wants a hypothesis."""
-        return question.allow_hypothesis and question.min_stage <= self.stage <= question.max_stage
+        """Whether somebody wants a hypothesis, or several can become more than that."""
+        wanted = question.allow_hypothesis or len(self._split(question)) > 1
+        return wanted and question.min_stage <= self.stage <= question.max_stage
 
     def load(self, control: Control | None = None) -> Models:
         """Return the models, loading them, or waiting while another thread does.
@@ -105,15 +107,73 @@ class GeneratedRung:
             self._loading.release()
 
     def answer(self, question: Question, control: Control) -> Answer:
-        """Return a hypothesis, or why there is none.
+        """Return what guesses agree on, else a hypothesis if one is wanted, or why there is neither.
 
         Raises:
             ModelError: Weights are missing, not whole, or of another model.
-            CancelledError, BudgetSpentError: From `control`.
+            CancelledError, BudgetSpentError: From `control`, before there is anything.
         """
-        settings = self._config.generated
         control.step("generated: loading the models")
         models = self.load(control)
+        parts = self._split(question)
+        answers: list[Answer] = []
+        slowest_s = 0.0
+        for number, part in enumerate(parts):
+            if answers and control.remaining_s < SPARE_TIME * slowest_s:
+                break
+            start_s = time.monotonic()
+            answers.append(self._guess(models, part, control))
+            slowest_s = max(slowest_s, time.monotonic() - start_s)
+            log.info("guess %d of %d: %s", number + 1, len(parts), answers[-1].reason_text)
+            if found := self._agreed(question, parts, answers):
+                return found
+        hypotheses = [answer for answer in answers if answer.status is Status.HYPOTHESIS]
+        if question.allow_hypothesis and answers[0] in hypotheses:
+            return answers[0]
+        if len(parts) == 1 or not hypotheses:
+            return answers[0]
+        text = f"{len(hypotheses)} of {len(answers)} guesses from different real views came to something, "
+        return Answer.rejected(Reason.WEAK_BRIDGE, text + "and too few of them to the same", stage=self.stage)
+
+    def _split(self, question: Question) -> list[Question]:
+        return corroboration.split(question, self._config.generated, self._config.keyframes)
+
+    def _agreed(
+        self, question: Question, parts: Sequence[Question], answers: Sequence[Answer]
+    ) -> Answer | None:
+        """The answer that enough guesses have in common, if it contradicts nothing else that is known."""
+        settings = self._config.generated
+        if len(parts) < settings.agreeing:
+            return None
+        guesses = [
+            corroboration.moved(answer, part, question)
+            for answer, part in zip(answers, parts, strict=False)
+            if answer.status is Status.HYPOTHESIS and answer.translation is Translation.METRIC
+        ]
+        if len(guesses) < settings.agreeing:
+            return None
+        group = corroboration.largest_group(guesses, len(answers), question.upright, settings)
+        asked = question.min_probability
+        wanted = self._config.verification.min_probability if asked is None else asked
+        if len(group.guesses) < settings.agreeing or group.probability < wanted:
+            return None
+        answer = corroboration.accepted(group, question)
+        T, covariance = answer.T_reference_target, answer.covariance
+        if found := self._conflict(question, T, covariance, Translation.METRIC):
+            return Answer.rejected(*found, stage=self.stage)
+        return answer
+
+    def _conflict(
+        self, question: Question, T: Array, covariance: Array, translation: Translation
+    ) -> tuple[Reason, str] | None:
+        """What a guess contradicts of all else that is known."""
+        claim = gates.Claim({0: np.eye(4), 1: T}, covariance, translation)
+        problem = Problem((question.reference, question.target), (), {}, (0, 1), question.seed)
+        return gates.conflict(claim, question, problem, self._config.gates)
+
+    def _guess(self, models: Models, question: Question, control: Control) -> Answer:
+        """A hypothesis about one pair of views, or why there is none."""
+        settings = self._config.generated
         try:
             control.step("generated: guessing from the two views")
             pair = models.guesser.estimate_many([[question.reference, question.target]], control)[0]
@@ -197,9 +257,7 @@ class GeneratedRung:
         covariance = uncertainty.scaled(agreed.T_reference_target, agreed.covariance, factor, metres.sigma)
         T = rigid.make(agreed.T_reference_target[:3, :3], factor * agreed.T_reference_target[:3, 3])
         translation = Translation.METRIC if metres.known else Translation.DIRECTION
-        claim = gates.Claim({0: np.eye(4), 1: T}, covariance, translation)
-        problem = Problem(ends, (), {}, (0, 1), question.seed)
-        if found := gates.conflict(claim, question, problem, self._config.gates):
+        if found := self._conflict(question, T, covariance, translation):
             return Answer.rejected(*found, **known)
         return Answer(
             status=Status.HYPOTHESIS,

@@ -32,7 +32,7 @@ from pose_bridge.geometry import distances, rigid, uncertainty
 from pose_bridge.keyframes import sight
 from pose_bridge.keyframes.keyframe import Keyframe
 from pose_bridge.keyframes.retrieval import Retriever
-from pose_bridge.views import Answer, Prior, Question, Reason, Require, Stage
+from pose_bridge.views import Answer, Prior, Question, Reason, Require, Stage, Translation
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,16 @@ class Hypothesis:
         """The attempt whose numbers stand for all."""
         return self.attempts[0]
 
+    @property
+    def guesses(self) -> int:
+        """How many guesses from different real views came to this."""
+        return sum(attempt.answer.agreeing for attempt in self.attempts)
+
     def agreeing(self, settings: RelocalizeConfig) -> int:
+        """How much speaks for it: things that tie the robot to the map, and guesses."""
+        return self.things(settings) + self.guesses
+
+    def things(self, settings: RelocalizeConfig) -> int:
         """How many things tie the robot to the map: groups of tracks that lie apart.
 
         A piece of furniture that stands elsewhere too is taken for its twin by every picture that shows it,
@@ -231,21 +240,28 @@ class Search:
             raise self._failure(str(error)) from None
 
     def _settled(self) -> Hypothesis | None:
-        """The hypothesis that enough things speak for, more than for any other."""
+        """The hypothesis that enough speaks for, more than for any other; guesses do not deny real things."""
         settings = self.config.relocalize
         found = self.hypotheses()
-        things = [hypothesis.agreeing(settings) for hypothesis in found] + [0, 0]
-        return found[0] if found and things[0] >= settings.min_agreeing + things[1] else None
+        if not found:
+            return None
+        best, *others = found
+        denying = Hypothesis.things if best.things(settings) else Hypothesis.agreeing
+        against = max((denying(other, settings) for other in others), default=0)
+        return best if best.agreeing(settings) >= settings.min_agreeing + against else None
 
     def hypotheses(self) -> list[Hypothesis]:
-        """Group the attempts that agree with one of them; the group first that most things speak for."""
+        """Group the attempts that agree with one of them; the group first that most things speak for.
+
+        Guesses count where no thing does.
+        """
         left, found = sorted(self.attempts, key=lambda attempt: attempt.sigma_m), []
         while left:
             groups = [[b for b in left if a is b or self._agree(a, b)] for a in left]
             largest = max(groups, key=len)
             found.append(Hypothesis(tuple(largest)))
             left = [attempt for attempt in left if all(attempt is not other for other in largest)]
-        return sorted(found, key=lambda h: (-h.agreeing(self.config.relocalize), -h.probability))
+        return sorted(found, key=lambda h: (-h.things(self.config.relocalize), -h.guesses, -h.probability))
 
     def next_question(self, control: Control) -> Question | None:
         """Pictures that no attempt has used, and the places to try them on; None if there are none left."""
@@ -257,17 +273,21 @@ class Search:
             self._asked |= {view.id: view for view in views}
             self._say(State.RETRIEVING)
             places = self._places(views, control)
-        settings = self.config.relocalize
+        return self._question(places, views)
+
+    def _question(self, places: Sequence[Keyframe], views: Sequence[Keyframe]) -> Question:
+        """Where the pictures are, seen from the places; the first of each are the ends."""
         return Question(
             reference=places[0].view(places[0].T_map_camera),
             target=views[0].view(views[0].T_odom_camera),
             reference_context=tuple(place.view(place.T_map_camera) for place in places[1:]),
             target_context=tuple(view.view(view.T_odom_camera) for view in views[1:]),
             upright=True,
-            common_ground=settings.common_ground,
+            common_ground=self.config.relocalize.common_ground,
             mapped=True,
             require=Require.METRIC,
             min_stage=Stage.CONTEXT,
+            allow_hypothesis=True,
             min_probability=self.min_probability,
             seed=self.seed,
         )
@@ -289,21 +309,23 @@ class Search:
         count = self.config.relocalize.places
         reachable = self._reachable()
         if self.attempts:
-            return self._predicted(views, reachable, count)
+            return self._predicted(views, reachable, self.hypotheses()[0].best.T_map_odom)
         if len(reachable) <= count:
             return list(reachable)
         found = self.retriever.candidates([view.view() for view in views], reachable, count, control.check)
         return [candidate.keyframe for candidate in found]
 
-    def _predicted(self, views: Sequence[Keyframe], places: Sequence[Keyframe], count: int) -> list[Keyframe]:
-        """Those that show what the pictures do, if the best hypothesis is true."""
-        T_map_odom = self.hypotheses()[0].best.T_map_odom
+    def _predicted(
+        self, views: Sequence[Keyframe], places: Sequence[Keyframe], T_map_odom: Array
+    ) -> list[Keyframe]:
+        """Those that show what the pictures do, if odometry lies there."""
         T_map_place = sight.stacked([place.T_map_camera for place in places])
         alike = np.zeros(len(places))
         for view in views:
             T_camera_place = rigid.inverse(T_map_odom @ _known(view.T_odom_camera)) @ T_map_place
             alike = np.maximum(alike, sight.seen_alike(view, places, T_camera_place, PREDICTED_WITHIN_DEG))
-        return [places[index] for index in np.argsort(-alike, kind="stable")[:count]]
+        best = np.argsort(-alike, kind="stable")[: self.config.relocalize.places]
+        return [places[index] for index in best]
 
     def _reachable(self) -> Sequence[Keyframe]:
         """The map's keyframes near enough to the prior to show what the robot sees."""
@@ -319,6 +341,9 @@ class Search:
     def _attempt(self, question: Question, control: Control) -> None:
         """Ask; if too little ties the sides, once more, from where they are tied best, and for more."""
         answer = self._ask(dataclasses.replace(question, enough_rotation_sigma_deg=VAGUE_DEG), control)
+        if answer.stage is Stage.GENERATED:
+            self._follow(question, answer, control)
+            return
         first, tied = None, answer.evidence
         if answer.meets(Require.METRIC):
             first = self._taken(question, answer)
@@ -328,10 +353,26 @@ class Search:
             return
         if tied is not None:
             question = question.between(tied.reference_view_id, tied.target_view_id)
-        better = self._ask(dataclasses.replace(question, enough_rotation_sigma_deg=0.0), control)
+        better = self._ask(_exactly(question), control)
         if better.meets(Require.METRIC):
             self.attempts = [attempt for attempt in self.attempts if attempt is not first]
             self._taken(question, better)
+
+    def _follow(self, question: Question, guess: Answer, control: Control) -> None:
+        """Count what guesses agree on, and look for what really ties the sides where the guess points to."""
+        if guess.translation is not Translation.METRIC:
+            return
+        attempt = self._attempted(question, guess)
+        if guess.accepted:
+            self._count(attempt)
+        views = [self._asked[view.id] for view in question.sides[1]]
+        places = self._predicted(views, self._reachable(), attempt.T_map_odom)
+        if {place.id for place in places} <= {view.id for view in question.sides[0]}:
+            return  # they were looked at
+        there = _exactly(self._question(places, views))
+        answer = self._ask(there, control)
+        if answer.meets(Require.METRIC):
+            self._taken(there, answer)
 
     def _ask(self, question: Question, control: Control) -> Answer:
         """With the time that is left for it, and what the prior says of its ends."""
@@ -354,10 +395,16 @@ class Search:
         if tied is not None and tied.target_view_id in answer.covariances:
             answer = answer.about(tied.target_view_id)
             question = question.between(question.reference.id, tied.target_view_id)
+        attempt = self._attempted(question, answer)
+        self._count(attempt)
+        return attempt
+
+    def _attempted(self, question: Question, answer: Answer) -> Attempt:
+        """What an answer with metres says of the robot at the question's target."""
         place, view = self._ends(question)
         T_map_base, covariance = in_map(answer, place, view)
         robots = {view.id, *(other.id for other in question.target_context)}
-        attempt = Attempt(
+        return Attempt(
             question=question,
             answer=answer,
             keyframe=place,
@@ -367,9 +414,11 @@ class Search:
             map_ids=tuple(sorted(answer.cameras.keys() - robots)),
             view_ids=tuple(sorted(answer.cameras.keys() & robots)),
         )
+
+    def _count(self, attempt: Attempt) -> None:
+        """Unless it is too unsure of its place."""
         if attempt.sigma_m <= self.config.relocalize.max_sigma_m:
             self.attempts.append(attempt)
-        return attempt
 
     def _ends(self, question: Question) -> tuple[Keyframe, Keyframe]:
         """The place and the picture that a question is about."""
@@ -444,6 +493,11 @@ def in_map(answer: Answer, place: Keyframe, view: Keyframe) -> tuple[Array, Arra
     covariance = uncertainty.compose_right(answer.T_reference_target, answer.covariance, T_camera_base)
     T_map_base = T_map_camera @ answer.T_reference_target @ T_camera_base
     return T_map_base, uncertainty.compose_left(T_map_camera, covariance)
+
+
+def _exactly(question: Question) -> Question:
+    """The question for all that real pictures say."""
+    return dataclasses.replace(question, max_stage=Stage.CONTEXT, enough_rotation_sigma_deg=0.0)
 
 
 def _known(T: Array | None) -> Array:

@@ -302,6 +302,7 @@ class Answer:
             unless accepted.
         covariances: Of (dt, dr) of the target, and of the view of its side that is tied best, by id, (6, 6);
             empty without metres.
+        agreeing: Guesses from different real views that came to this, if that is what makes it an answer.
         elapsed_s: Processing time.
     """
 
@@ -317,6 +318,7 @@ class Answer:
     generator: str = ""
     real_frames: int = 0
     generated_frames: int = 0
+    agreeing: int = 0
     evidence: Evidence | None = None
     cameras: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     covariances: dict[str, NDArray[np.float64]] = field(default_factory=dict)

@@ -23,7 +23,7 @@ FLOORS = (
     {"photographs", "odometry", "canvas"},
     {"features"},
     {"estimators", "generators", "selection", "keyframes"},
-    {"verification", "scale", "covariance", "gates", "linking"},
+    {"verification", "scale", "covariance", "gates", "linking", "corroboration"},
     {"generated"},
     {"bridge"},
     {"__init__"},  # what `from pose_bridge import ...` offers

@@ -131,7 +131,7 @@ class Oracle:
         off = rotations.so3_exp([0.0, np.radians(self._off_deg(views)), 0.0])
         cameras = {}
         for seen in views:
-            T = rigid.relative(PLACES["reference"], PLACES.get(seen.id, PLACES["reference"]))
+            T = rigid.relative(PLACES[views[0].id], PLACES.get(seen.id, PLACES["reference"]))
             R = off @ T[:3, :3] if seen.id.startswith("t") else T[:3, :3]
             if seen.id == self._turned:
                 R = rotations.so3_exp([0.0, 0.5, 0.0]) @ R
@@ -312,6 +312,8 @@ def test_whom_it_serves() -> None:
     assert served.serves(question())
     assert not served.serves(question(allow_hypothesis=False))
     assert not served.serves(question(max_stage=Stage.CONTEXT))
+    assert served.serves(crowd(allow_hypothesis=False))
+    assert not rung(guesses=1).serves(crowd(allow_hypothesis=False))
     assert not GeneratedRung.configured(Config())
     assert not GeneratedRung.configured(Config(vggt=VggtConfig(weights="w")))
     assert GeneratedRung.configured(Config(vggt=VggtConfig(weights="w"), ltx=LtxConfig(weights="w")))
@@ -351,3 +353,80 @@ def test_missing_weights_are_an_error_each_time() -> None:
     for _ in range(2):
         with pytest.raises(ModelError):
             GeneratedRung(Config(), nothing).answer(question(), Control())
+
+
+def crowd(**more: object) -> Question:
+    """Six posed views on either side."""
+    asked = question(posed=True)
+    for side, name, end in (("reference", "r", "reference"), ("target", "t", "target")):
+        T_side = T_ODOM_MAP if name == "t" else np.eye(4)
+        context = []
+        for number in range(3, 8):
+            T = PLACES[end] @ rigid.make(np.eye(3), [0.2 * number, 0.0, 0.1])
+            PLACES.setdefault(f"{name}{number}", T)
+            context.append(dataclasses.replace(view(f"{name}{number}"), T_side_camera=T_side @ T))
+        asked = dataclasses.replace(asked, **{f"{side}_context": tuple(context)})
+    return dataclasses.replace(asked, **more)
+
+
+def assert_disjoint(oracle: Oracle, guesses: int) -> None:
+    pairs = [set(names) for names in oracle.sets if len(names) == 2]
+    assert len(pairs) == guesses
+    assert len(set.union(*pairs)) == 2 * guesses
+
+
+@pytest.mark.parametrize("allow_hypothesis", [True, False])
+def test_guesses_from_different_views_that_agree_are_an_answer(allow_hypothesis: bool) -> None:
+    oracle = Oracle()
+    answer = rung(oracle=oracle).answer(crowd(allow_hypothesis=allow_hypothesis), Control())
+    assert answer.accepted
+    assert (answer.stage, answer.agreeing) == (Stage.GENERATED, 3)
+    assert 0.8 < answer.probability < 0.9
+    assert distances.rotation_error_deg(answer.rotation, T_TRUE[:3, :3]) < 1e-4
+    np.testing.assert_allclose(answer.T_reference_target[:3, 3], T_TRUE[:3, 3], atol=0.05)
+    assert_disjoint(oracle, 3)
+
+
+def by_target(*off_deg: float) -> Callable[[Sequence[View]], float]:
+    """How far a guess is off, by the target it is about, in the order in which they come."""
+    seen: list[str] = []
+
+    def off(views: Sequence[View]) -> float:
+        target = next(v.id for v in views if v.id.startswith("t"))
+        if target not in seen:
+            seen.append(target)
+        return off_deg[seen.index(target) % len(off_deg)]
+
+    return off
+
+
+def test_guesses_that_do_not_agree_are_none() -> None:
+    scattered = by_target(0.0, 50.0, 100.0, 150.0)
+    answer = rung(oracle=Oracle(scattered)).answer(crowd(allow_hypothesis=False), Control())
+    assert_none(answer, Reason.WEAK_BRIDGE, "4 of 4 guesses from different real views came to something")
+    answer = rung(oracle=Oracle(by_target(0.0, 50.0, 100.0, 150.0))).answer(crowd(), Control())
+    assert answer.status is Status.HYPOTHESIS
+    assert answer.agreeing == 0
+
+
+def test_three_of_four_are_enough_if_probability_allows() -> None:
+    answer = rung(oracle=Oracle(by_target(0.0, 70.0, 0.0, 0.0))).answer(crowd(), Control())
+    assert (answer.status, answer.agreeing) == (Status.ACCEPTED, 3)
+    surer = crowd(min_probability=0.95)
+    assert rung().answer(surer, Control()).status is Status.HYPOTHESIS
+
+
+def test_what_guesses_agree_on_may_not_contradict_a_prior() -> None:
+    elsewhere = Prior(T_reference_target=np.linalg.inv(T_TRUE), covariance=1e-4 * np.eye(6))
+    answer = rung().answer(crowd(prior=elsewhere, allow_hypothesis=False), Control())
+    assert_none(answer, Reason.ODOMETRY_CONFLICT, "prior")
+
+
+def test_no_guess_is_begun_that_there_is_no_time_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock_s = iter(np.arange(0.0, 1e6, 1.0))
+    monkeypatch.setattr("pose_bridge.generated.time.monotonic", lambda: next(clock_s))
+    monkeypatch.setattr(Control, "remaining_s", 5.0)
+    oracle = Oracle()
+    answer = rung(oracle=oracle).answer(crowd(), Control())
+    assert answer.status is Status.HYPOTHESIS
+    assert_disjoint(oracle, 1)

@@ -19,7 +19,7 @@ from pose_bridge.geometry import rigid, rotations, uncertainty
 from pose_bridge.keyframes.keyframe import Keyframe
 from pose_bridge.keyframes.retrieval import Retriever
 from pose_bridge.relocalization import Advice, Attempt, Search, State, in_map
-from pose_bridge.views import Answer, Question, Reason, Require, Stage
+from pose_bridge.views import Answer, Question, Reason, Require, Stage, Status
 
 
 def search(bridge: Oracle, views: list[Keyframe] | None = None, **more: object) -> Search:
@@ -319,3 +319,66 @@ def test_covariance_of_the_base_in_the_map() -> None:
         T_base = MAP[1].T_map_camera @ T_other @ rigid.inverse(T_BASE_CAMERA)
         errors.append(uncertainty.error_vector(T_map_base, T_base))
     np.testing.assert_allclose(np.cov(np.array(errors).T), found, atol=0.08 * np.diag(found).max())
+
+
+class Guesser(Oracle):
+    """No real picture ties anything, but guesses say where the robot is."""
+
+    def __init__(self, agreeing: int, lies: dict[str, np.ndarray] | None = None, ties_there: bool = False):
+        super().__init__(lies)
+        self._agreeing, self._ties_there = agreeing, ties_there
+
+    def answer(self, question: Question, control: Control | None = None) -> Answer:
+        found = super().answer(question, control)
+        if question.max_stage is Stage.CONTEXT:
+            return found if self._ties_there else Answer.rejected(Reason.NO_OVERLAP, "nothing")
+        return dataclasses.replace(
+            found,
+            status=Status.ACCEPTED if self._agreeing else Status.HYPOTHESIS,
+            stage=Stage.GENERATED,
+            agreeing=self._agreeing,
+            evidence=None,
+        )
+
+
+def test_guesses_that_agree_are_a_place() -> None:
+    bridge = Guesser(3)
+    found = search(bridge).run(Control())
+    assert_right(found)
+    assert (found.agreeing(RelocalizeConfig()), found.guesses) == (3, 3)
+    assert len(bridge.asked) == 1  # the whole map was looked at already
+
+
+def test_one_guess_is_no_place() -> None:
+    with pytest.raises(NotLocalizedError):
+        search(Guesser(0)).run(Control())
+
+
+@pytest.mark.parametrize("agreeing", [0, 3])
+def test_a_guess_says_where_to_look_for_what_ties_in_truth(agreeing: int) -> None:
+    bridge = Guesser(agreeing, ties_there=True)
+    settings = {"places": 3, "views": 4}
+    found = search(bridge, settings=settings).run(Control())
+    assert_right(found)
+    assert found.best.answer.stage is Stage.CONTEXT or agreeing
+    guessed, there = bridge.asked[:2]
+    assert there.max_stage is Stage.CONTEXT
+    assert there.target.id == guessed.target.id
+    places = {view.id for view in guessed.sides[0]}
+    assert {view.id for view in there.sides[0]} != places
+
+
+def test_guesses_do_not_deny_what_real_pictures_say() -> None:
+    searching = search(Oracle())
+    guess = search(Guesser(9, {view.id: AWAY for view in SEEN})).run(Control()).best
+    searching.attempts.append(guess)
+    assert_right(searching.run(Control()))
+    first, second = searching.hypotheses()
+    assert (first.guesses, second.guesses) == (0, 9)
+
+
+def test_guesses_deny_guesses() -> None:
+    searching = search(Guesser(3))
+    searching.attempts.append(search(Guesser(3, {view.id: AWAY for view in SEEN})).run(Control()).best)
+    with pytest.raises(AmbiguousError):
+        searching.run(Control())

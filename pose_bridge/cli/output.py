@@ -50,7 +50,10 @@ def to_dict(question: Question, answer: Answer) -> dict[str, Any]:
         "scale_source": answer.scale_source.name,
         "scale_sigma": _number(answer.scale_sigma),
         "estimator": answer.estimator,
+        "generator": answer.generator,
         "real_frames": answer.real_frames,
+        "generated_frames": answer.generated_frames,
+        "agreeing": answer.agreeing,
         "evidence": None if answer.evidence is None else _evidence(answer.evidence),
         "cameras": {name: T.tolist() for name, T in answer.cameras.items()},
         "cameras_unit": "m" if metric else "up_to_scale",
@@ -95,6 +98,10 @@ def _rows(question: Question, answer: Answer) -> Iterator[tuple[str, str]]:
     yield "rung", answer.stage.name.lower()
     if answer.real_frames:
         yield "photographs used", str(answer.real_frames)
+    if answer.generated_frames:
+        yield "generated views", f"{answer.generated_frames}, by {answer.generator}"
+    if answer.agreeing:
+        yield "guesses that agree", str(answer.agreeing)
     if math.isfinite(answer.elapsed_s):
         yield "time", f"{answer.elapsed_s:.1f} s"
 
