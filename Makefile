@@ -8,11 +8,13 @@ TARGET ?= images/0073.jpg
 REFERENCE_CONTEXT ?= images/002*.jpg
 TARGET_CONTEXT ?= images/007*.jpg
 CAMERAS ?= cameras.json
+TORCH ?= torch==2.13.0
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROS := $(VENV)/.ros
+LEARNED := $(VENV)/.learned
 FIGURE := build/demo/bridge.png
 
 # A sourced ROS puts its own packages, libraries and pytest plugins in front of those in .venv.
@@ -28,8 +30,8 @@ unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
-test: $(ROS) ## run every test
-	POSE_BRIDGE_TEST_ROS=1 $(BIN)/python -m pytest -q --durations=5
+test: $(ROS) $(LEARNED) ## run every test
+	POSE_BRIDGE_TEST_ALL=1 $(BIN)/python -m pytest -q --durations=5
 
 lint: $(READY) ## style, types, and which module may import which
 	$(BIN)/ruff check .
@@ -66,6 +68,12 @@ $(READY): setup.py pyproject.toml
 	@echo "Setting up $(VENV); the first time takes a minute or two."
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check -e '.[test,dev]' </dev/null
+	@touch $@
+
+# For the tests of the generated rung. What TORCH names need not know a GPU: they have none.
+$(LEARNED): $(READY)
+	@echo "Installing torch and diffusers into $(VENV); the first time takes a minute or two."
+	@$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check -e '.[learned]' '$(TORCH)' </dev/null
 	@touch $@
 
 # ROS from wheels, and the generated messages: wheels/README.md. The path file puts this checkout before the copy of it that

@@ -6,10 +6,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
+from installed import require_learned
 
-from pose_bridge.estimators.vggt.network import REFINEMENTS, Architecture, Vggt
+require_learned()
+
+import torch  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+
+from pose_bridge.estimators.vggt.network import REFINEMENTS, Architecture, Vggt  # noqa: E402
 
 TINY = Architecture(
     width=32,
@@ -83,6 +87,32 @@ def save_ltx(folder: Path, seed: int = 0, prompts: tuple[str, ...] = ("walk arou
         embedded[f"{number}.mask"] = torch.ones(1, 6, dtype=torch.bool)
     texts = {str(number): text for number, text in enumerate(prompts)}
     save_file(embedded, folder / "prompts.safetensors", texts)
+    return folder
+
+
+def save_text_encoder(folder: Path, seed: int = 0) -> Path:
+    """Write a small T5 and its vocabulary beside an LTX-Video, as they are published."""
+    import sentencepiece
+    from transformers import T5Config, T5EncoderModel, T5TokenizerFast
+
+    torch.manual_seed(seed)
+    T5EncoderModel(
+        T5Config(vocab_size=100, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    ).save_pretrained(folder / "text_encoder")
+    (folder / "tokenizer").mkdir()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["the camera moves around the room", "walk, turn, look: a quick brown fox"]),
+        model_prefix=str(folder / "tokenizer" / "spiece"),
+        vocab_size=31,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    (folder / "tokenizer" / "spiece.vocab").unlink()
+    vocabulary = str(folder / "tokenizer" / "spiece.model")
+    T5TokenizerFast(vocab_file=vocabulary, extra_ids=0).save_pretrained(folder / "tokenizer")
     return folder
 
 

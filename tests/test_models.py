@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from installed import require_learned
 
 from pose_bridge import models
 from pose_bridge.config import Config
@@ -106,7 +107,7 @@ class Hub:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    pytest.importorskip("huggingface_hub")
+    require_learned()
     made = Hub()
     made.files = {"model.safetensors": os.urandom(LARGE), "vae/config.json": b"{}", "README.md": b"read me"}
     endpoint = f"http://127.0.0.1:{made.server.server_port}"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,23 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
-from checkpoints import save_ltx
-from safetensors.torch import load_file, save_file
+from installed import require_learned
 
-from pose_bridge import canvas
-from pose_bridge.config import LtxConfig
-from pose_bridge.control import Control
-from pose_bridge.errors import CancelledError, ConfigError, ModelError, OutOfMemoryError
-from pose_bridge.generators import ltx
-from pose_bridge.generators.base import Take
-from pose_bridge.generators.ltx import LtxGenerator
-from pose_bridge.geometry.cameras import Camera
-from pose_bridge.views import View
+require_learned()
+
+import torch  # noqa: E402
+from checkpoints import save_ltx, save_text_encoder  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from pose_bridge import canvas  # noqa: E402
+from pose_bridge.config import LtxConfig  # noqa: E402
+from pose_bridge.control import Control  # noqa: E402
+from pose_bridge.errors import CancelledError, ConfigError, ModelError, OutOfMemoryError  # noqa: E402
+from pose_bridge.generators import ltx  # noqa: E402
+from pose_bridge.generators.base import Take  # noqa: E402
+from pose_bridge.generators.ltx import LtxGenerator  # noqa: E402
+from pose_bridge.geometry.cameras import Camera  # noqa: E402
+from pose_bridge.views import View  # noqa: E402
 
 CAMERA = Camera.from_focal_px(100.0, 128, 96)
 FORTH, BACK = (Take(prompt=0, reversed=turned, seed=3) for turned in (False, True))
@@ -145,6 +150,30 @@ def test_the_ends_are_drawn_whole(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 # --- what cannot be used
+
+
+def test_prompts_are_embedded_beside_the_weights(tmp_path: Path) -> None:
+    """Those that a robot reads are those that the text encoder gave."""
+    folder = save_text_encoder(save_ltx(tmp_path))
+    ltx.embed(folder, ("turn around the room", "walk"))
+    maker = generator(folder)
+    assert maker.prompts == ("turn around the room", "walk")
+    embedded = load_file(folder / "prompts.safetensors")
+    assert embedded["0.embeds"].shape[-1] == 32
+    words = embedded["0.mask"].sum(), embedded["1.mask"].sum()
+    assert words[0] > words[1] > 1
+    assert not torch.equal(embedded["0.embeds"], embedded["1.embeds"])
+    assert len(maker.video(REFERENCE, TARGET, FORTH, Control()).views) == 7
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "tokenizer"])
+def test_nothing_to_embed_with(tmp_path: Path, part: str) -> None:
+    folder = save_text_encoder(save_ltx(tmp_path))
+    before = (folder / "prompts.safetensors").read_bytes()
+    shutil.rmtree(folder / part)
+    with pytest.raises(ModelError, match="holds no text encoder that can be used"):
+        ltx.embed(folder, ("walk",))
+    assert (folder / "prompts.safetensors").read_bytes() == before
 
 
 def spoilt(tmp_path: Path, how: str) -> Path:

@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from ros_installed import require_ros
+from installed import require_ros
 
 from pose_bridge.errors import BadCameraError
 from pose_bridge.geometry.cameras import Camera

@@ -4,7 +4,7 @@ from array import array
 
 import numpy as np
 import pytest
-from ros_installed import require_ros
+from installed import require_ros
 from ros_numbers import finite_numbers
 from synthetic import evidence
 

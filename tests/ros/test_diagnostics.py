@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from installed import require_ros
 from robot_world import CAMERA, MAP, SEEN, T_BASE_CAMERA, Oracle, picture
 from ros_graph import graph
-from ros_installed import require_ros
 
 from pose_bridge.config import Config
 from pose_bridge.errors import (

@@ -2,8 +2,8 @@
 import cv2
 import numpy as np
 import pytest
+from installed import require_ros
 from robot_world import MAP, SEEN, keyframe, standing
-from ros_installed import require_ros
 from synthetic import evidence
 
 from pose_bridge.config import FramesConfig

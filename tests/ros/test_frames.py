@@ -4,8 +4,8 @@ import types
 
 import numpy as np
 import pytest
+from installed import require_ros
 from ros_graph import graph
-from ros_installed import require_ros
 
 from pose_bridge.config import Config, ExtrinsicsConfig, FramesConfig, TfConfig
 from pose_bridge.errors import BadInputError, ConfigError

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from installed import require_ros
 from robot_world import CAMERA, T_BASE_CAMERA, picture
-from ros_installed import require_ros
 
 require_ros()
 

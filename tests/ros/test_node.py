@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from ros_installed import require_ros
+from installed import require_ros
 
 require_ros()
 

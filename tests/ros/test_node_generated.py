@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ros_installed import require_ros
+from installed import require_ros
 
 require_ros()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ros_installed import require_ros
+from installed import require_ros
 
 require_ros()
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from ros_installed import require_ros
+from installed import require_ros
 
 require_ros()
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ros_installed import require_ros
+from installed import require_ros
 
 require_ros()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ros_installed import require_ros
+from installed import require_ros
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "launch" / "pose_bridge.launch.py"

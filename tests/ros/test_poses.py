@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ros_installed import require_ros
+from installed import require_ros
 
 from pose_bridge.errors import BadInputError
 from pose_bridge.geometry import rigid

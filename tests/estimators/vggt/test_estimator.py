@@ -9,17 +9,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
-from checkpoints import save_vggt, vggt_state
+from installed import require_learned
 
-from pose_bridge.config import VggtConfig
-from pose_bridge.control import Control
-from pose_bridge.errors import CancelledError, NoEstimateError, OutOfMemoryError
-from pose_bridge.estimators.vggt.estimator import VggtEstimator
-from pose_bridge.estimators.vggt.network import REFINEMENTS
-from pose_bridge.geometry import rigid
-from pose_bridge.geometry.cameras import Camera
-from pose_bridge.views import View
+require_learned()
+
+import torch  # noqa: E402
+from checkpoints import save_vggt, vggt_state  # noqa: E402
+
+from pose_bridge.config import VggtConfig  # noqa: E402
+from pose_bridge.control import Control  # noqa: E402
+from pose_bridge.errors import CancelledError, NoEstimateError, OutOfMemoryError  # noqa: E402
+from pose_bridge.estimators.vggt.estimator import VggtEstimator  # noqa: E402
+from pose_bridge.estimators.vggt.network import REFINEMENTS  # noqa: E402
+from pose_bridge.geometry import rigid  # noqa: E402
+from pose_bridge.geometry.cameras import Camera  # noqa: E402
+from pose_bridge.views import View  # noqa: E402
 
 CAMERA = Camera.from_focal_px(60.0, 80, 60)
 

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from checkpoints import TINY, save_vggt, vggt_state
-from safetensors.torch import save_file
+from installed import require_learned
 
-from pose_bridge.errors import ErrorCode, ModelError
-from pose_bridge.estimators.vggt import weights
-from pose_bridge.estimators.vggt.network import Architecture, Vggt
+require_learned()
+
+import torch  # noqa: E402
+from checkpoints import TINY, save_vggt, vggt_state  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+
+from pose_bridge.errors import ErrorCode, ModelError  # noqa: E402
+from pose_bridge.estimators.vggt import weights  # noqa: E402
+from pose_bridge.estimators.vggt.network import Architecture, Vggt  # noqa: E402
 
 CPU = torch.device("cpu")
 
