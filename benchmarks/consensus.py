@@ -70,7 +70,9 @@ def save(size: str, folder: Path) -> None:
     torch.manual_seed(0)
     state = Vggt(SIZES[size][0]).state_dict()
     for name, tensor in state.items():  # a field of view that a camera may have
-        if name == "camera_head.pose_branch.fc2.bias":
+        if name == "camera_head.pose_branch.fc2.weight":
+            tensor.mul_(0.1)
+        elif name == "camera_head.pose_branch.fc2.bias":
             tensor.copy_(torch.tensor([0.3, 0.1, 0.1, 0.0, 0.0, 0.0, 0.3, 0.25, 0.25]))
     save_file(state, folder / "model.safetensors")
 
