@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import synthetic
 
 from pose_bridge.bridge import ladder
 from pose_bridge.config import Config
+from pose_bridge.estimators.base import Estimate
 from pose_bridge.features import FeatureStore
-from pose_bridge.training.verification_model import EVIDENCE, SIGN, WRONG_SHARE, fit, rows_of
+from pose_bridge.geometry import rigid, rotations
+from pose_bridge.training.verification_model import EVIDENCE, SIGN, WRONG_SHARE, correct, fit, rows_of
+from pose_bridge.views import Stage
 
 
 def rows(seed: int, slope: dict[str, float]) -> list[tuple[dict[str, float], bool]]:
@@ -47,3 +51,35 @@ def test_a_question_gives_rows_of_its_rungs() -> None:
     assert {"two_view", "registration"} < {estimator for estimator, _, _ in found}
     assert all(set(SIGN) <= features.keys() for _, features, _ in found)
     assert any(right for _, _, right in found)
+
+
+@pytest.mark.parametrize(
+    ("rigid_sides", "turned_deg", "off_m", "right"),
+    [
+        (True, 0.0, 0.15, True),  # of 2 m
+        (True, 0.0, 0.25, False),  # 7 degrees, but there are metres
+        (True, 6.0, 0.0, False),
+        (False, 0.0, 0.25, True),
+        (False, 0.0, 0.7, False),  # 19 degrees
+        (False, 4.0, 0.0, True),
+    ],
+)
+def test_correct_is_what_the_method_says(
+    rigid_sides: bool, turned_deg: float, off_m: float, right: bool
+) -> None:
+    baseline_m = 2.0
+    T_true = rigid.make(np.eye(3), [baseline_m, 0.0, 0.0])
+    R = rotations.so3_exp([0.0, np.radians(turned_deg), 0.0])
+    found = rigid.make(R, np.array([baseline_m, off_m, 0.0]) / (1.0 if rigid_sides else baseline_m))
+    estimate = Estimate(
+        stage=Stage.CONTEXT,
+        estimator="any",
+        T_reference_camera={0: np.eye(4), 1: found},
+        tracks=synthetic.all_tracks(2, 0),
+        points=np.empty((0, 3)),
+        rms_px=0.5,
+        joint_covariance=1e-6 * np.eye(6),
+        covariance_views=(1,),
+        rigid_sides=rigid_sides,
+    )
+    assert correct(estimate, 1, T_true, baseline_m) is right
