@@ -39,18 +39,41 @@ class Canvas:
 
 
 def canvases(views: Sequence[View], long_side_px: int, patch_px: int) -> list[Canvas]:
-    """Draw views on canvases of one size, none of them cropped.
+    """Draw views on canvases of one size, none of them cropped; see `common_size`."""
+    size = common_size(views, long_side_px, patch_px)
+    return [draw(view, long_side_px, size) for view in views]
+
+
+def common_size(views: Sequence[View], long_side_px: int, patch_px: int) -> Size:
+    """Return the size of the canvas on which each of the views has room.
 
     Args:
         views: Any cameras.
         long_side_px: Of a canvas, before it is rounded up to whole patches.
         patch_px: Side of a patch.
     """
-    reaches = [_reach(view) for view in views]
-    scales = [long_side_px / (2.0 * max(reach)) for reach in reaches]
-    needed_px = np.max(2.0 * np.array(scales)[:, None] * np.array(reaches), axis=0)
+    reaches = np.array([_reach(view) for view in views])
+    needed_px = (long_side_px * reaches / reaches.max(axis=1, keepdims=True)).max(axis=0)
     width, height = (int(patch_px * np.ceil(side / patch_px - 1e-6)) for side in needed_px)
-    return [_drawn(view, scale, (width, height)) for view, scale in zip(views, scales, strict=True)]
+    return width, height
+
+
+def draw(view: View, long_side_px: int, size: Size) -> Canvas:
+    """Draw a view on a canvas that has room for it, its longer side as long as was asked for."""
+    scale = long_side_px / (2.0 * max(_reach(view)))
+    camera = Camera.from_focal_px(scale, *size)
+    shrink = min(1.0, scale / view.camera.mean_focal_px)
+    small = max(1, round(shrink * view.camera.width)), max(1, round(shrink * view.camera.height))
+    image = cv2.resize(view.image, small, interpolation=cv2.INTER_AREA) if shrink < 1.0 else view.image
+    usable = np.full(view.image.shape[:2], 255, np.uint8)
+    if view.mask is not None:
+        usable *= view.mask
+    maps = _maps(view.camera.resize(image.shape[1], image.shape[0]), camera)
+    drawn = cv2.remap(image, *maps, cv2.INTER_LINEAR, None, cv2.BORDER_CONSTANT, (BLANK,) * 3)
+    inside = cv2.remap(usable, *_maps(view.camera, camera), cv2.INTER_NEAREST, None, cv2.BORDER_CONSTANT, 0)
+    if view.mask is not None:  # what must not be used is not shown: a robot's own body never moves
+        drawn[inside == 0] = BLANK
+    return Canvas(np.asarray(drawn, np.uint8), camera, np.asarray(inside) > 0)
 
 
 def _reach(view: View) -> tuple[float, float]:
@@ -66,20 +89,6 @@ def _reach(view: View) -> tuple[float, float]:
     if max(across, along) >= WIDEST_TAN:
         log.warning("%s: what its lens sees 65 degrees or more off its axis is left out", view.id)
     return min(float(across), WIDEST_TAN), min(float(along), WIDEST_TAN)
-
-
-def _drawn(view: View, scale: float, size: Size) -> Canvas:
-    camera = Camera.from_focal_px(scale, *size)
-    shrink = min(1.0, scale / view.camera.mean_focal_px)
-    small = max(1, round(shrink * view.camera.width)), max(1, round(shrink * view.camera.height))
-    image = cv2.resize(view.image, small, interpolation=cv2.INTER_AREA) if shrink < 1.0 else view.image
-    usable = np.full(view.image.shape[:2], 255, np.uint8)
-    if view.mask is not None:
-        usable *= view.mask
-    maps = _maps(view.camera.resize(image.shape[1], image.shape[0]), camera)
-    drawn = cv2.remap(image, *maps, cv2.INTER_LINEAR, None, cv2.BORDER_CONSTANT, (BLANK,) * 3)
-    inside = cv2.remap(usable, *_maps(view.camera, camera), cv2.INTER_NEAREST, None, cv2.BORDER_CONSTANT, 0)
-    return Canvas(np.asarray(drawn, np.uint8), camera, np.asarray(inside) > 0)
 
 
 def _maps(source: Camera, target: Camera) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -382,7 +382,7 @@ class GeneratedConfig(_Checked):
         3, "of them must say the same before it is an answer and no hypothesis", low=2, high=20
     )
     agree_deg: float = setting(
-        15.0, "guesses whose turns differ by less agree, if their places do so too, seen from the reference",
+        10.0, "guesses whose turns differ by less agree, if their places do so too, seen from the reference",
         low=0.1, high=90.0,
     )  # fmt: skip
     agree_distance_m: float = setting(
@@ -405,6 +405,9 @@ class WorkerConfig(_Checked):
     threads: int = setting(0, "threads of the worker; 0 for one less than there are cores", low=0, high=256)
     nice: int = setting(5, "how far the worker steps back behind other processes", low=0, high=19)
     start_timeout_s: float = setting(20.0, "time for the worker to come up", low=1.0, high=600.0)
+    load_timeout_s: float = setting(
+        900.0, "time for its models to be loaded; then it is killed and restarted", low=1.0, high=86400.0
+    )
     heartbeat_s: float = setting(0.5, "time between two signs of life", low=0.05, high=60.0)
     stall_s: float = setting(
         20.0, "without a sign of life for so long, the worker is killed and restarted", low=0.5, high=600.0
@@ -680,6 +683,13 @@ class Config:
     map: MapConfig = field(default_factory=MapConfig)
     relocalize: RelocalizeConfig = field(default_factory=RelocalizeConfig)
     auto: AutoConfig = field(default_factory=AutoConfig)
+
+    def __post_init__(self) -> None:
+        if self.generated.subset_views > self.ltx.num_frames:
+            raise ConfigError(
+                f"generated.subset_views is {self.generated.subset_views}, and ltx.num_frames only "
+                f"{self.ltx.num_frames}: a part of a video cannot have more"
+            )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Config:

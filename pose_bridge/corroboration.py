@@ -15,35 +15,32 @@ import numpy as np
 
 from pose_bridge.config import GeneratedConfig, KeyframesConfig
 from pose_bridge.estimators.base import Array
-from pose_bridge.geometry import distances, rigid, uncertainty
+from pose_bridge.geometry import distances, rigid, rotations, uncertainty
 from pose_bridge.keyframes import sight
 from pose_bridge.views import Answer, Question, Status, Translation, View
 
 VIEWS_EACH = 3  # two ends, and one more that tells metres
 RIGHT = 0.3  # share of guesses that are right, before anything is known of these
+DRAWS = 4000  # of errors, to see how many of them would be correct
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Guesses that agree, the surest first.
+    """Guesses that agree with one of them, which comes first.
 
     Attributes:
         guesses: About one pair.
+        T_reference_target: Their mean, (4, 4).
+        covariance: Of it, by how far they are apart and what each says of itself, (6, 6).
         asked: How many there were in all.
-        probability: That they are right, and do not agree by chance.
+        probability: That the mean is correct: they do not agree by chance, and it is near enough.
     """
 
     guesses: tuple[Answer, ...]
+    T_reference_target: Array
+    covariance: Array
     asked: int
     probability: float
-
-    @property
-    def numbers(self) -> tuple[Array, Array]:
-        """T_reference_target of the surest, (4, 4), and its covariance with the others' distance, (6, 6)."""
-        best = self.guesses[0]
-        T = best.T_reference_target
-        errors = [uncertainty.error_vector(T, other.T_reference_target) for other in self.guesses]
-        return T, best.covariance + np.mean([np.outer(error, error) for error in errors], axis=0)
 
 
 def split(question: Question, settings: GeneratedConfig, steps: KeyframesConfig) -> list[Question]:
@@ -57,19 +54,23 @@ def split(question: Question, settings: GeneratedConfig, steps: KeyframesConfig)
         settings: How many guesses are wanted, and how many must agree.
         steps: What makes views near each other.
     """
-    reference_side, target_side = question.sides
-    known = {view.fingerprint for view in reference_side}
-    target_side = (target_side[0], *(v for v in target_side[1:] if v.fingerprint not in known))
-    sides = [_nearest_first(views, steps) for views in (reference_side, target_side)]
-    views_each = 2 if all(view.depth_m is not None for side in sides for view in side) else VIEWS_EACH
-    count = min(settings.guesses, *map(len, sides), sum(map(len, sides)) // views_each)
+    sides = _distinct(question)
     posed = all(view.T_side_camera is not None for side in sides for view in side)
-    if count < settings.agreeing or not posed:
+    if not posed:
         return [question]
-    references, targets = (side[:count] for side in sides)
+    views_each = 2 if all(view.depth_m is not None for side in sides for view in side) else VIEWS_EACH
+    ends = [_ends(side, settings.guesses, steps) for side in sides]
+    count = min(*map(len, ends), sum(map(len, sides)) // views_each)
+    if count < settings.agreeing:
+        return [question]
+    references, targets = (some[:count] for some in ends)
+    others = [
+        [v for v in side if all(v is not end for end in some[:count])]
+        for side, some in zip(sides, ends, strict=True)
+    ]
     # Scarce views go to the first pairs on the one side and to the last on the other, so that each has one.
-    around_references = _dealt(references, sides[0][count:], settings.context_views, steps)
-    around_targets = _dealt(targets[::-1], sides[1][count:], settings.context_views, steps)[::-1]
+    around_references = _dealt(references, others[0], settings.context_views, steps)
+    around_targets = _dealt(targets[::-1], others[1], settings.context_views, steps)[::-1]
     return [
         replace(
             question.between(references[number].id, targets[number].id) if number else question,
@@ -122,18 +123,23 @@ def largest_group(guesses: Sequence[Answer], asked: int, upright: bool, settings
         settings: What agreement is.
     """
     surest_first = sorted(guesses, key=lambda guess: uncertainty.largest_sigma(guess.covariance[:3, :3]))
-    groups = [[other for other in surest_first if _agree(one, other, settings)] for one in surest_first]
+    groups = [
+        [one, *(other for other in surest_first if other is not one and _agree(one, other, settings))]
+        for one in surest_first
+    ]
     largest = max(groups, key=lambda group: len(group))
+    T, covariance = _mean(largest)
     chance = _chance(guesses, upright, settings)
-    return Group(tuple(largest), asked, _probability(len(largest), asked, chance, settings.common_mistakes))
+    probability = _not_by_chance(len(largest), asked, chance) * (1.0 - settings.common_mistakes)
+    probability *= _near_enough(T, covariance)
+    return Group(tuple(largest), T, covariance, asked, probability)
 
 
 def accepted(group: Group, question: Question) -> Answer:
     """Return the answer that the group gives; somebody must have found that it is enough."""
-    T, covariance = group.numbers
-    best = group.guesses[0]
+    T, covariance = group.T_reference_target, group.covariance
     return replace(
-        best,
+        group.guesses[0],
         status=Status.ACCEPTED,
         reason_text=f"{len(group.guesses)} of {group.asked} guesses from different real views agree",
         probability=group.probability,
@@ -171,17 +177,62 @@ def _chance(guesses: Sequence[Answer], upright: bool, settings: GeneratedConfig)
     return turn * (reach_m / (reach_m + float(np.linalg.norm(farthest_m)))) ** (2 if upright else 3)
 
 
-def _probability(agreeing: int, asked: int, chance: float, common_mistakes: float) -> float:
+def _not_by_chance(agreeing: int, asked: int, chance: float) -> float:
     """That guesses agree because they are right: Bayes' rule, for any choice of them among those asked."""
     wrong = math.comb(asked, agreeing) * ((1.0 - RIGHT) / RIGHT) ** agreeing * chance ** (agreeing - 1)
-    return (1.0 - common_mistakes) / (1.0 + wrong)
+    return 1.0 / (1.0 + wrong)
 
 
-def _nearest_first(views: Sequence[View], steps: KeyframesConfig) -> list[View]:
-    """The views of a side by how far they are from the first, which is its end."""
-    apart = sight.steps(_poses(views[:1]), _poses(views), steps)[0]
-    apart[0] = -1.0
-    return [views[index] for index in np.argsort(apart, kind="stable")]
+def _mean(guesses: Sequence[Answer]) -> tuple[Array, Array]:
+    """The mean pose by what each says of itself; its covariance is wider if they differ by more than that.
+
+    Source: Birge, The calculation of errors by the method of least squares, Physical Review 40, 1932.
+    """
+    T = guesses[0].T_reference_target
+    errors = np.array([uncertainty.error_vector(T, other.T_reference_target) for other in guesses])
+    weights = np.linalg.inv([guess.covariance for guess in guesses])
+    covariance = np.linalg.inv(weights.sum(axis=0))
+    mean = covariance @ np.einsum("nij,nj->i", weights, errors)
+    chi2 = float(np.einsum("ni,nij,nj->", errors - mean, weights, errors - mean))
+    covariance *= max(1.0, chi2 / max(errors.size - mean.size, 1))
+    R = rotations.so3_exp(mean[3:]) @ T[:3, :3]
+    return rigid.make(R, T[:3, 3] + mean[:3]), (covariance + covariance.T) / 2.0
+
+
+def _near_enough(T: Array, covariance: Array) -> float:
+    """The share of errors, as the covariance has them, with which the pose is still correct."""
+    errors = np.random.default_rng(0).multivariate_normal(np.zeros(6), covariance, DRAWS)
+    reach_m = max(distances.CORRECT_M, distances.CORRECT_SHARE * float(np.linalg.norm(T[:3, 3])))
+    turn_rad = math.radians(distances.CORRECT_ROTATION_DEG)
+    near = np.linalg.norm(errors[:, :3], axis=1) <= reach_m
+    return float((near & (np.linalg.norm(errors[:, 3:], axis=1) <= turn_rad)).mean())
+
+
+def _distinct(question: Question) -> tuple[list[View], list[View]]:
+    """The views of both sides, ends first, no picture twice."""
+    sides: tuple[list[View], list[View]] = ([], [])
+    seen: set[str] = set()
+    ends = ((question.reference,), (question.target,))
+    for own, views in zip(
+        (*sides, *sides), (*ends, question.reference_context, question.target_context), strict=True
+    ):
+        for view in views:
+            if view.fingerprint not in seen:
+                seen.add(view.fingerprint)
+                own.append(view)
+    return sides
+
+
+def _ends(views: Sequence[View], most: int, steps: KeyframesConfig) -> list[View]:
+    """The first view, and those nearest to it that are at least a step from each other."""
+    if not views:
+        return []
+    chosen = [views[0]]
+    from_first = sight.steps(_poses(views[:1]), _poses(views), steps)[0]
+    for index in np.argsort(from_first, kind="stable"):
+        if len(chosen) < most and sight.steps(_poses([views[index]]), _poses(chosen), steps).min() >= 1.0:
+            chosen.append(views[index])
+    return chosen
 
 
 def _dealt(

@@ -23,17 +23,18 @@ import numpy as np
 from pose_bridge import corroboration, gates, scale
 from pose_bridge.config import Config, GeneratedConfig
 from pose_bridge.control import Control
-from pose_bridge.errors import NoEstimateError, OutOfMemoryError
+from pose_bridge.errors import BudgetSpentError, ModelError, NoEstimateError, OutOfMemoryError
 from pose_bridge.estimators.base import Array, Guess, Guesser, Problem
 from pose_bridge.generators import base as generators
 from pose_bridge.generators.base import Generator, Video
 from pose_bridge.geometry import distances, rigid, uncertainty
 from pose_bridge.selection import consensus
-from pose_bridge.views import Answer, Question, Reason, Stage, Status, Translation, View
+from pose_bridge.views import Answer, Question, Reason, Require, Stage, Status, Translation, View
 
 log = logging.getLogger(__name__)
 
 LEAST_SIGMA_RAD = np.radians(1.0)  # of a hypothesis, however well the subsets agree
+MOST_OPPOSITE = 0.2  # of a video's parts may have the target on the other side
 SPARE_TIME = 1.2  # times the slowest video so far must be left to begin another
 WAIT_S = 0.05
 
@@ -60,7 +61,8 @@ def load(config: Config) -> Models:
     from pose_bridge.estimators.vggt.estimator import VggtEstimator
     from pose_bridge.generators.ltx import LtxGenerator
 
-    return Models(LtxGenerator(config.ltx), VggtEstimator(config.vggt))
+    guesser = VggtEstimator(config.vggt)  # the smaller one first: if it cannot be used, no time is lost
+    return Models(LtxGenerator(config.ltx), guesser)
 
 
 class GeneratedRung:
@@ -77,6 +79,7 @@ class GeneratedRung:
         self._config = config
         self._loader = loader
         self._models: Models | None = None
+        self._failure: ModelError | None = None  # files do not mend themselves
         self._loading = threading.Lock()
 
     @staticmethod
@@ -85,9 +88,10 @@ class GeneratedRung:
         return bool(config.vggt.weights and config.ltx.weights)
 
     def serves(self, question: Question) -> bool:
-        """Whether somebody wants a hypothesis, or several can become more than that."""
-        wanted = question.allow_hypothesis or len(self._split(question)) > 1
-        return wanted and question.min_stage <= self.stage <= question.max_stage
+        """Whether somebody wants a hypothesis; or the models are at hand, and several guesses may be more."""
+        if not question.min_stage <= self.stage <= question.max_stage:
+            return False
+        return question.allow_hypothesis or (self._models is not None and len(self._split(question)) > 1)
 
     def load(self, control: Control | None = None) -> Models:
         """Return the models, loading them, or waiting while another thread does.
@@ -100,9 +104,14 @@ class GeneratedRung:
             if control is not None:
                 control.check()
         try:
+            if self._failure is not None:
+                raise self._failure
             if self._models is None:
                 self._models = self._loader(self._config)
             return self._models
+        except ModelError as error:
+            self._failure = error
+            raise
         finally:
             self._loading.release()
 
@@ -111,7 +120,8 @@ class GeneratedRung:
 
         Raises:
             ModelError: Weights are missing, not whole, or of another model.
-            CancelledError, BudgetSpentError: From `control`, before there is anything.
+            CancelledError: From `control`.
+            BudgetSpentError: From `control`, before the first guess is made.
         """
         control.step("generated: loading the models")
         models = self.load(control)
@@ -122,18 +132,37 @@ class GeneratedRung:
             if answers and control.remaining_s < SPARE_TIME * slowest_s:
                 break
             start_s = time.monotonic()
-            answers.append(self._guess(models, part, control))
+            try:
+                answers.append(self._guess(models, part, control))
+            except BudgetSpentError:
+                if not answers:
+                    raise
+                break
             slowest_s = max(slowest_s, time.monotonic() - start_s)
             log.info("guess %d of %d: %s", number + 1, len(parts), answers[-1].reason_text)
             if found := self._agreed(question, parts, answers):
                 return found
-        hypotheses = [answer for answer in answers if answer.status is Status.HYPOTHESIS]
-        if question.allow_hypothesis and answers[0] in hypotheses:
-            return answers[0]
-        if len(parts) == 1 or not hypotheses:
-            return answers[0]
-        text = f"{len(hypotheses)} of {len(answers)} guesses from different real views came to something, "
-        return Answer.rejected(Reason.WEAK_BRIDGE, text + "and too few of them to the same", stage=self.stage)
+        return self._one_of(question, parts, answers)
+
+    def _one_of(self, question: Question, parts: Sequence[Question], answers: Sequence[Answer]) -> Answer:
+        """The hypothesis about the pair itself, or else the surest about another, if one is wanted."""
+        first, *_ = answers
+        if len(parts) == 1 or (question.allow_hypothesis and first.status is Status.HYPOTHESIS):
+            return first
+        guesses = self._moved(question, parts, answers)
+        if question.allow_hypothesis and guesses:
+            return min(guesses, key=lambda guess: guess.rotation_sigma_rad)
+        if not guesses:
+            return first
+        group = self._largest_group(question, guesses, len(answers))
+        text = f"{len(group.guesses)} of {len(answers)} guesses from different real views agree"
+        odds = f", to a probability of {group.probability:.2f}"
+        return Answer.rejected(Reason.WEAK_BRIDGE, text + odds, stage=self.stage)
+
+    def _largest_group(
+        self, question: Question, guesses: Sequence[Answer], asked: int
+    ) -> corroboration.Group:
+        return corroboration.largest_group(guesses, asked, question.upright, self._config.generated)
 
     def _split(self, question: Question) -> list[Question]:
         return corroboration.split(question, self._config.generated, self._config.keyframes)
@@ -145,14 +174,10 @@ class GeneratedRung:
         settings = self._config.generated
         if len(parts) < settings.agreeing:
             return None
-        guesses = [
-            corroboration.moved(answer, part, question)
-            for answer, part in zip(answers, parts, strict=False)
-            if answer.status is Status.HYPOTHESIS and answer.translation is Translation.METRIC
-        ]
+        guesses = self._moved(question, parts, answers)
         if len(guesses) < settings.agreeing:
             return None
-        group = corroboration.largest_group(guesses, len(answers), question.upright, settings)
+        group = self._largest_group(question, guesses, len(answers))
         asked = question.min_probability
         wanted = self._config.verification.min_probability if asked is None else asked
         if len(group.guesses) < settings.agreeing or group.probability < wanted:
@@ -162,6 +187,15 @@ class GeneratedRung:
         if found := self._conflict(question, T, covariance, Translation.METRIC):
             return Answer.rejected(*found, stage=self.stage)
         return answer
+
+    @staticmethod
+    def _moved(question: Question, parts: Sequence[Question], answers: Sequence[Answer]) -> list[Answer]:
+        """Those with metres, about the pair that the question asks about."""
+        return [
+            corroboration.moved(answer, part, question)
+            for answer, part in zip(answers, parts, strict=False)
+            if answer.status is Status.HYPOTHESIS and answer.translation is Translation.METRIC
+        ]
 
     def _conflict(
         self, question: Question, T: Array, covariance: Array, translation: Translation
@@ -176,8 +210,10 @@ class GeneratedRung:
         settings = self._config.generated
         try:
             control.step("generated: guessing from the two views")
+            start_s = time.monotonic()
             pair = models.guesser.estimate_many([[question.reference, question.target]], control)[0]
-            videos, faults = self._videos(models.generator, question, control)
+            spare_s = settings.subsets * (time.monotonic() - start_s)  # about what a video's parts will take
+            videos, faults = self._videos(models.generator, question, spare_s, control)
             known: dict[str, Any] = {
                 "stage": self.stage,
                 "estimator": models.guesser.name,
@@ -196,15 +232,23 @@ class GeneratedRung:
             return Answer.rejected(Reason.WEAK_BRIDGE, str(error), stage=self.stage)
 
     def _videos(
-        self, generator: Generator, question: Question, control: Control
+        self, generator: Generator, question: Question, spare_s: float, control: Control
     ) -> tuple[list[Video], list[str]]:
-        """As many as time and memory allow, and what was wrong with others."""
+        """As many as time and memory allow, and what was wrong with others.
+
+        Args:
+            generator: Makes them.
+            question: About their ends.
+            spare_s: For each, to look at it afterwards.
+            control: Budget and cancellation.
+        """
         videos: list[Video] = []
         faults: list[str] = []
         slowest_s = 0.0
         plan = generators.takes(len(generator.prompts), self._config.generated.videos, question.seed)
         for number, take in enumerate(plan):
-            if videos and control.remaining_s < SPARE_TIME * slowest_s:
+            later_s = slowest_s + (len(videos) + 1) * spare_s
+            if videos and control.remaining_s < SPARE_TIME * later_s:
                 faults.append(f"there was time for {number} of {len(plan)} videos")
                 break
             control.step(f"generated: video {number + 1} of {len(plan)}")
@@ -259,9 +303,12 @@ class GeneratedRung:
         translation = Translation.METRIC if metres.known else Translation.DIRECTION
         if found := self._conflict(question, T, covariance, translation):
             return Answer.rejected(*found, **known)
+        lacking = "" if metres.known else f"; {metres.name}"
+        short = question.require is Require.METRIC and not metres.known
         return Answer(
             status=Status.HYPOTHESIS,
-            reason_text=f"{agreed.text}; no match between real pictures stands behind it",
+            reason=Reason.NO_SCALE if short else Reason.NONE,
+            reason_text=f"{agreed.text}; no match between real pictures stands behind it{lacking}",
             translation=translation,
             scale_source=metres.source,
             scale_sigma=metres.sigma if metres.known else float("nan"),
@@ -280,10 +327,12 @@ class GeneratedRung:
         for name in ends:
             ratio = guess.focal_ratio[name]
             if not 1.0 / settings.max_focal_ratio <= ratio <= settings.max_focal_ratio:
-                return (
-                    Reason.INCONSISTENT,
-                    f"the network sees view {name} with {ratio:.2f} times its focal length",
+                with_ = (
+                    f"{ratio:.2f} times its focal length"
+                    if ratio > 0
+                    else "a field of view that no camera has"
                 )
+                return Reason.INCONSISTENT, f"the network sees view {name} with {with_}"
         for views in question.sides:
             turned = [v for v in views if v.id in guess.T_reference_camera and v.T_side_camera is not None]
             for a, b in combinations(turned, 2):
@@ -297,7 +346,8 @@ class GeneratedRung:
                         f"{off_deg:.0f} degrees",
                     )
         T_with_all = guess.T_reference_camera[ends[1]]
-        off_deg = float(consensus.distances_deg(T_with_all, agreed.T_reference_target))
+        off_deg = distances.rotation_error_deg(T_with_all[:3, :3], agreed.T_reference_target[:3, :3])
+        off_deg += distances.translation_error_deg(T_with_all[:3, 3], agreed.T_reference_target[:3, 3])
         if off_deg > settings.max_spread_deg:
             return (
                 Reason.INCONSISTENT,
@@ -356,6 +406,11 @@ def agreement(
     T_pair = _to_unit(pair.T_reference_camera[target])
     choice = consensus.race(ask, len(videos), settings.subsets, T_pair, settings.within_deg)
     T, best = choice.T_reference_target, said[choice.video]
+    opposite = sum(float(T[:3, 3] @ other[:3, 3]) < 0.0 for other in best)
+    if opposite > MOST_OPPOSITE * len(best):  # the consensus takes them for the same
+        raise NoEstimateError(
+            f"{opposite} of {len(best)} parts of the best video have the target the opposite way"
+        )
     errors = np.array([uncertainty.error_vector(T, other) for other in best])
     covariance = errors.T @ errors / (len(errors) - 1) + LEAST_SIGMA_RAD**2 * np.eye(6)
     return Agreement(

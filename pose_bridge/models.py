@@ -205,8 +205,7 @@ def fetch(weights: Weights, say: Callable[[str, int], None]) -> None:
         before = _record(folder).get("files", {})
         for name, known in files.items():
             say(name, known["size"])
-            whole = known["sha256"] is not None and before.get(name) == known
-            if not (whole and _size(folder / name) == known["size"]):
+            if not _whole(folder / name, known, before.get(name)):
                 url = hf_hub_url(repository, name, revision=info.sha, endpoint=hub.endpoint)
                 _download(url, folder / name, known["size"])
             known["sha256"] = _sha256(folder / name, known["sha256"])
@@ -222,6 +221,13 @@ def fetch(weights: Weights, say: Callable[[str, int], None]) -> None:
     _write_record(
         folder, {"repository": repository, "commit": info.sha, "licence": weights.licence, "files": files}
     )
+
+
+def _whole(path: Path, known: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool:
+    """Whether a file is there as the hub has it; small ones, of which it has no hash, are fetched again."""
+    if known["sha256"] is None or _size(path) != known["size"]:
+        return False
+    return before == known or _digest(path) == known["sha256"]
 
 
 def _download(url: str, path: Path, size: int) -> None:

@@ -32,7 +32,7 @@ from pose_bridge.geometry import distances, rigid, uncertainty
 from pose_bridge.keyframes import sight
 from pose_bridge.keyframes.keyframe import Keyframe
 from pose_bridge.keyframes.retrieval import Retriever
-from pose_bridge.views import Answer, Prior, Question, Reason, Require, Stage, Translation
+from pose_bridge.views import Answer, Prior, Question, Reason, Require, Stage
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +142,11 @@ class Hypothesis:
         return self.attempts[0]
 
     @property
+    def seen(self) -> bool:
+        """Whether real pictures say so, and not only guesses."""
+        return any(attempt.answer.stage is not Stage.GENERATED for attempt in self.attempts)
+
+    @property
     def guesses(self) -> int:
         """How many guesses from different real views came to this."""
         return sum(attempt.answer.agreeing for attempt in self.attempts)
@@ -240,28 +245,30 @@ class Search:
             raise self._failure(str(error)) from None
 
     def _settled(self) -> Hypothesis | None:
-        """The hypothesis that enough speaks for, more than for any other; guesses do not deny real things."""
+        """The hypothesis that enough speaks for, more than for others; guesses deny nothing that was seen."""
         settings = self.config.relocalize
         found = self.hypotheses()
         if not found:
             return None
         best, *others = found
-        denying = Hypothesis.things if best.things(settings) else Hypothesis.agreeing
-        against = max((denying(other, settings) for other in others), default=0)
+        against = max(
+            (other.agreeing(settings) for other in others if other.seen or not best.seen), default=0
+        )
         return best if best.agreeing(settings) >= settings.min_agreeing + against else None
 
     def hypotheses(self) -> list[Hypothesis]:
         """Group the attempts that agree with one of them; the group first that most things speak for.
 
-        Guesses count where no thing does.
+        What real pictures say goes before guesses, among the attempts of a group too.
         """
-        left, found = sorted(self.attempts, key=lambda attempt: attempt.sigma_m), []
+        order = sorted(self.attempts, key=lambda a: (a.answer.stage is Stage.GENERATED, a.sigma_m))
+        left, found = order, []
         while left:
             groups = [[b for b in left if a is b or self._agree(a, b)] for a in left]
             largest = max(groups, key=len)
             found.append(Hypothesis(tuple(largest)))
             left = [attempt for attempt in left if all(attempt is not other for other in largest)]
-        return sorted(found, key=lambda h: (-h.things(self.config.relocalize), -h.guesses, -h.probability))
+        return sorted(found, key=lambda h: (not h.seen, -h.agreeing(self.config.relocalize), -h.probability))
 
     def next_question(self, control: Control) -> Question | None:
         """Pictures that no attempt has used, and the places to try them on; None if there are none left."""
@@ -287,7 +294,6 @@ class Search:
             mapped=True,
             require=Require.METRIC,
             min_stage=Stage.CONTEXT,
-            allow_hypothesis=True,
             min_probability=self.min_probability,
             seed=self.seed,
         )
@@ -341,7 +347,7 @@ class Search:
     def _attempt(self, question: Question, control: Control) -> None:
         """Ask; if too little ties the sides, once more, from where they are tied best, and for more."""
         answer = self._ask(dataclasses.replace(question, enough_rotation_sigma_deg=VAGUE_DEG), control)
-        if answer.stage is Stage.GENERATED:
+        if answer.accepted and answer.stage is Stage.GENERATED:
             self._follow(question, answer, control)
             return
         first, tied = None, answer.evidence
@@ -359,12 +365,8 @@ class Search:
             self._taken(question, better)
 
     def _follow(self, question: Question, guess: Answer, control: Control) -> None:
-        """Count what guesses agree on, and look for what really ties the sides where the guess points to."""
-        if guess.translation is not Translation.METRIC:
-            return
-        attempt = self._attempted(question, guess)
-        if guess.accepted:
-            self._count(attempt)
+        """Count what guesses agree on, and look for what really ties the sides where they point to."""
+        attempt = self._taken(question, guess)
         views = [self._asked[view.id] for view in question.sides[1]]
         places = self._predicted(views, self._reachable(), attempt.T_map_odom)
         if {place.id for place in places} <= {view.id for view in question.sides[0]}:
@@ -395,16 +397,10 @@ class Search:
         if tied is not None and tied.target_view_id in answer.covariances:
             answer = answer.about(tied.target_view_id)
             question = question.between(question.reference.id, tied.target_view_id)
-        attempt = self._attempted(question, answer)
-        self._count(attempt)
-        return attempt
-
-    def _attempted(self, question: Question, answer: Answer) -> Attempt:
-        """What an answer with metres says of the robot at the question's target."""
         place, view = self._ends(question)
         T_map_base, covariance = in_map(answer, place, view)
         robots = {view.id, *(other.id for other in question.target_context)}
-        return Attempt(
+        attempt = Attempt(
             question=question,
             answer=answer,
             keyframe=place,
@@ -414,11 +410,9 @@ class Search:
             map_ids=tuple(sorted(answer.cameras.keys() - robots)),
             view_ids=tuple(sorted(answer.cameras.keys() & robots)),
         )
-
-    def _count(self, attempt: Attempt) -> None:
-        """Unless it is too unsure of its place."""
         if attempt.sigma_m <= self.config.relocalize.max_sigma_m:
             self.attempts.append(attempt)
+        return attempt
 
     def _ends(self, question: Question) -> tuple[Keyframe, Keyframe]:
         """The place and the picture that a question is about."""

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pose_bridge.canvas import canvases
+from pose_bridge.canvas import BLANK, canvases
 from pose_bridge.geometry.cameras import Camera
 from pose_bridge.views import View
 
@@ -104,3 +104,4 @@ def test_what_is_masked_is_not_inside() -> None:
     (canvas,) = canvases([view(CAMERAS["landscape"], mask)], SIDE_PX, PATCH_PX)
     assert canvas.inside.mean() == pytest.approx(2 / 3 * 300 / 400 * 140 / canvas.image.shape[0], abs=0.02)
     assert not canvas.inside[-20:].any()
+    assert (canvas.image[~canvas.inside] == BLANK).all()  # a network must not see it either

@@ -103,3 +103,8 @@ def test_yaml_there_and_back() -> None:
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().sfm.max_seconds = 3.0  # type: ignore[misc]
+
+
+def test_a_part_of_a_video_has_no_more_views_than_the_video() -> None:
+    with pytest.raises(ConfigError, match="subset_views is 30"):
+        Config.from_dict({"generated": {"subset_views": 30}, "ltx": {"num_frames": 9}})

@@ -171,6 +171,26 @@ def test_what_was_cut_off_goes_on(hub: Hub, weights: Weights, monkeypatch: pytes
     assert set(dict(models.verify(weights)).values()) == {""}
 
 
+def test_files_that_came_before_it_was_cut_off_stay(
+    hub: Hub, weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.files["vae/second.safetensors"] = os.urandom(1000)
+    download = models._download
+
+    def fails(url: str, path: Path, size: int) -> None:
+        if path.name == "second.safetensors":
+            raise OSError("the disk is gone")
+        download(url, path, size)
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError):
+        patch.setattr(models, "_download", fails)
+        fetched(weights)
+    hub.served.clear()
+    fetched(weights)
+    assert "model.safetensors" not in {name for name, _ in hub.served}
+    assert set(dict(models.verify(weights)).values()) == {""}
+
+
 def test_spoilt_files_are_found(hub: Hub, weights: Weights) -> None:
     fetched(weights)
     folder = models.folder_of(weights)

@@ -200,7 +200,8 @@ class Guess:
 
     Attributes:
         T_reference_camera: By id of the view, the first one the identity, in one unknown unit, (4, 4).
-        focal_ratio: The focal length that it sees, by the known one: far from 1, it mistakes the scene.
+        focal_ratio: The focal length that it sees, by the known one: far from 1, it mistakes the scene; NaN
+            where no camera has its field of view.
         depths: By id of the view; empty unless asked for.
     """
 

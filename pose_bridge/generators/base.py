@@ -16,6 +16,7 @@ from pose_bridge.views import Origin, View
 
 BLACK, WHITE = 4.0, 251.0  # mean brightness of a picture that shows nothing
 STILL = 0.5  # mean difference of pictures that are one and the same
+CUT, CALM = 0.5, 0.1  # a step this large by what the ends differ, among steps this small by it, is a jump
 
 # What any two views may be told: both kinds of way that a camera can take between them.
 PROMPTS = (
@@ -108,6 +109,9 @@ def fault(frames: Frames, ends: Sequence[NDArray[np.uint8]], max_end_difference:
         spread = max(float(ends[end].std()), 1.0)
         if np.abs(frames[end] - ends[end]).mean() > max_end_difference * spread:
             return f"the frame at the {name}'s end does not show the {name}"
+    steps = np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2, 3))
+    if steps.max() >= CUT * max(apart, STILL) and np.median(steps) < CALM * steps.max():
+        return "it jumps from one picture to another"
     return ""
 
 

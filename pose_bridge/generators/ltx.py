@@ -23,12 +23,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pose_bridge import memory, models
+from pose_bridge import models
 from pose_bridge.canvas import Canvas, canvases
 from pose_bridge.config import LtxConfig
 from pose_bridge.control import Control
-from pose_bridge.errors import ModelError, OutOfMemoryError
+from pose_bridge.errors import ModelError
 from pose_bridge.generators.base import Frames, Take, Video, fault, views
+from pose_bridge.memory import guarded
 from pose_bridge.views import View
 
 # It warns of levels that are not the timesteps, and cannot know that here they are.
@@ -36,6 +37,7 @@ logging.getLogger("diffusers.schedulers.scheduling_flow_match_euler_discrete").s
 
 MULTIPLE_PX = 32  # of both sides of a frame: what the autoencoder makes one token of
 TRAIN_STEPS = 1000
+SAMPLES, SAMPLE_BYTES = 64, 2**16  # of a file, by which it is known from others
 
 
 class LtxGenerator:
@@ -52,7 +54,7 @@ class LtxGenerator:
 
     def __init__(self, settings: LtxConfig) -> None:
         self._settings = settings
-        folder = Path(settings.weights)
+        folder = models.folder_of(settings.weights)
         on_gpu = settings.gpu and torch.cuda.is_available()
         self._device = torch.device("cuda" if on_gpu else "cpu")
         precision = torch.bfloat16 if on_gpu else torch.float32
@@ -65,6 +67,13 @@ class LtxGenerator:
             transformer=_loaded(LTXVideoTransformer3DModel, folder / "transformer", precision),
         )
         self.model = f"ltx {_fingerprint(folder)}"
+        width = self._pipeline.transformer.config.caption_channels
+        for prompt, parts in self._embedded.items():
+            if parts["embeds"].shape[-1] != width:
+                raise ModelError(
+                    f"the prompts in {folder} were embedded for another model ({prompt!r}); "
+                    f"run: pose_bridge models embed {folder}"
+                )
         self._pipeline.set_progress_bar_config(disable=True)
         if on_gpu and settings.offload:
             self._pipeline.enable_model_cpu_offload()
@@ -105,7 +114,11 @@ class LtxGenerator:
             return {}
 
         control.check()
-        try:
+        lacking = (
+            f"LTX-Video does not fit into memory with {count} frames of {width}x{height}; "
+            "try ltx.offload, or a smaller ltx.long_side_px"
+        )
+        with guarded(lacking):
             made = self._pipeline(
                 conditions=conditions,
                 height=height,
@@ -121,14 +134,6 @@ class LtxGenerator:
                 output_type="np",
                 callback_on_step_end=after,
             )
-        except RuntimeError as error:
-            if not memory.ran_out(error):
-                raise
-            torch.cuda.empty_cache()
-            raise OutOfMemoryError(
-                f"LTX-Video does not fit into memory with {count} frames of {width}x{height}; "
-                "try ltx.offload, or a smaller ltx.long_side_px"
-            ) from None
         return np.asarray(made.frames[0] * 255.0, np.float32)
 
 
@@ -166,9 +171,10 @@ def embed(folder: Path, prompts: Sequence[str]) -> None:
                 f"{number}.embeds": embeds.cpu().contiguous(),
                 f"{number}.mask": mask.cpu().contiguous(),
             }
-    save_file(
-        tensors, folder / models.PROMPTS, {str(number): prompt for number, prompt in enumerate(prompts)}
-    )
+    path = folder / models.PROMPTS
+    part = path.with_suffix(".part")  # who finds the file takes it for whole
+    save_file(tensors, part, {str(number): prompt for number, prompt in enumerate(prompts)})
+    part.replace(path)
 
 
 def _loaded(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
@@ -199,6 +205,8 @@ def _prompts(path: Path) -> dict[str, dict[str, Tensor]]:
         with safe_open(path, "pt") as file:
             texts: Mapping[str, str] = file.metadata() or {}
             numbers = sorted((name for name in texts if name.isdigit()), key=int)
+            if not numbers:
+                raise ValueError("its metadata names none")
             return {
                 texts[number]: {part: file.get_tensor(f"{number}.{part}") for part in ("embeds", "mask")}
                 for number in numbers
@@ -208,10 +216,14 @@ def _prompts(path: Path) -> dict[str, dict[str, Tensor]]:
 
 
 def _fingerprint(folder: Path) -> str:
-    """Of a model: the names, shapes and places of all its parameters, and the sizes of its files."""
+    """Of what makes the video: samples of its files, as reading all of them takes a minute."""
     digest = hashlib.blake2b(digest_size=6)
-    for path in sorted(folder.glob("*/*.safetensors")):
+    paths = [path for part in ("transformer", "vae") for path in (folder / part).glob("*.safetensors")]
+    for path in sorted(paths):
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder)} {size}".encode())
         with path.open("rb") as file:
-            header = file.read(int.from_bytes(file.read(8), "little"))
-        digest.update(f"{path.relative_to(folder)} {path.stat().st_size}".encode() + header)
+            for place in np.linspace(0, max(size - SAMPLE_BYTES, 0), SAMPLES).astype(int).tolist():
+                file.seek(place)
+                digest.update(file.read(SAMPLE_BYTES))
     return digest.hexdigest()

@@ -10,6 +10,11 @@ from pose_bridge.errors import BadInputError
 from pose_bridge.geometry import rotations
 from pose_bridge.geometry.arrays import Array, finite
 
+# docs/method.md: correct
+CORRECT_ROTATION_DEG = 5.0
+CORRECT_DIRECTION_DEG = 15.0
+CORRECT_M, CORRECT_SHARE = 0.1, 0.1  # of a place; the share is of the baseline
+
 
 def rotation_error_deg(R_a: ArrayLike, R_b: ArrayLike) -> float:
     """Return the angle of the rotation between two rotations, 0 to 180 degrees.

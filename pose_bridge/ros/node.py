@@ -48,7 +48,7 @@ from pose_bridge.ros.outlet import Feedback, Outlet
 from pose_bridge.ros.requests import Requests
 from pose_bridge.session import Session
 from pose_bridge.srv import MapFile, SetMapPose
-from pose_bridge.views import Question, Require
+from pose_bridge.views import Question, Require, Stage
 from pose_bridge.worker.client import WorkerClient
 
 THREADS = 4
@@ -443,7 +443,7 @@ class PoseBridgeNode(LifecycleNode):
             self._session.set_map_pose(T_map_odom, stamp_ns - int(IDLE_S * 1e9))
 
     def _bridge_pair(self, reference: Keyframe, target: Keyframe, task: Task) -> None:
-        question = self._session.question(reference, target, require=Require.METRIC)
+        question = self._session.question(reference, target, require=Require.METRIC, max_stage=Stage.CONTEXT)
         try:
             self._answered(question, End.of(reference), End.of(target), Control(task))
         except CancelledError:

@@ -57,9 +57,6 @@ RIDGE = 1e-2
 # for, and an essential matrix is found between any two: of the direct rung's candidates, half.
 WRONG_SHARE = {"two_view": 0.5, "registration": 0.25, "sfm": 0.25, "rigs": 0.5}
 MIN_STD = 1e-3
-CORRECT_ROTATION_DEG = 5.0  # docs/method.md: correct
-CORRECT_DIRECTION_DEG = 15.0
-CORRECT_M, CORRECT_SHARE = 0.1, 0.1  # where there are metres; the share is of the baseline
 CORRECT_PLACE_M = 0.25  # of a robot that is looked for
 FIRST_STYLE = 1_000_000  # benchmarks and the demo have lower ones: they show other furniture
 
@@ -150,18 +147,19 @@ def correct(estimate: Estimate, view: int, T_true: Array, unit_m: float, near_m:
     """
     config = Config()
     T = estimate.T_reference_camera[view]
-    if distances.rotation_error_deg(T[:3, :3], T_true[:3, :3]) > CORRECT_ROTATION_DEG:
+    if distances.rotation_error_deg(T[:3, :3], T_true[:3, :3]) > distances.CORRECT_ROTATION_DEG:
         return False
     in_metres = None
     if estimate.rigid_sides:
-        unit_m, near_m = 1.0, max(near_m, CORRECT_M, CORRECT_SHARE * float(np.linalg.norm(T_true[:3, 3])))
+        share_m = distances.CORRECT_SHARE * float(np.linalg.norm(T_true[:3, 3]))
+        unit_m, near_m = 1.0, max(near_m, distances.CORRECT_M, share_m)
         _, in_metres = covariance.with_scale(estimate, unit_m, config.scale.odometry_sigma)
     known, _ = covariance.translation(estimate, in_metres, config.verification)
     if known is Translation.UNDEFINED:
         return True
     near = bool(np.linalg.norm(T[:3, 3] * unit_m - T_true[:3, 3]) <= near_m)
     off_deg = distances.translation_error_deg(T[:3, 3], T_true[:3, 3])
-    return near or (known is Translation.DIRECTION and off_deg <= CORRECT_DIRECTION_DEG)
+    return near or (known is Translation.DIRECTION and off_deg <= distances.CORRECT_DIRECTION_DEG)
 
 
 def fit(rows: list[tuple[dict[str, float], bool]], estimator: str) -> dict[str, object]:

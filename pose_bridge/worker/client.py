@@ -277,14 +277,22 @@ class WorkerClient:
         log.info("worker %d is up", process.pid)
 
     def _listen(self, process: WorkerProcess) -> None:
+        loading_since_s = time.monotonic()
         while True:
             message = process.receive(self._settings.stall_s)
             with self._changed:
                 if message.kind == "models":
                     name, text = (protocol.expect(part, str) for part in protocol.expect(message.body, list))
                     self._models, self._models_failure = ModelsState[name], text
+                    loading_since_s = time.monotonic()
                 elif message.kind != "alive":
                     self._take(message)
+                loading_s = time.monotonic() - loading_since_s
+                if self._models is ModelsState.LOADING and loading_s > self._settings.load_timeout_s:
+                    raise WorkerStalledError(
+                        f"the models were not loaded in {self._settings.load_timeout_s:g} s "
+                        "(worker.load_timeout_s)"
+                    )
                 if self._running is not None and time.monotonic() > self._running.deadline_s:
                     raise WorkerStalledError(self._running.overdue)
 
@@ -330,6 +338,7 @@ class WorkerClient:
         """Tell the caller, and wait until it is time for a restart."""
         with self._changed:
             self._process = None
+            self._models, self._models_failure = ModelsState.NONE, ""
             if self._stopping:
                 self._end_errand(DeactivatedError("the worker was stopped while it worked on the question"))
                 return

@@ -50,6 +50,8 @@ def test_nothing_is_wrong_with_a_good_one() -> None:
         ("still", "all frames are the same"),
         ("first", "does not show the reference"),
         ("last", "does not show the target"),
+        ("cut", "jumps from one picture to another"),
+        ("late cut", "jumps from one picture to another"),
     ],
 )
 def test_what_is_wrong_is_said(how: str, said: str) -> None:
@@ -62,6 +64,10 @@ def test_what_is_wrong_is_said(how: str, said: str) -> None:
         frames[:] = 255.0
     elif how == "still":
         frames[:] = frames[:1]
+    elif "cut" in how:
+        change = 5 if how == "cut" else -1
+        frames[:change], frames[change:] = frames[0].copy(), frames[-1].copy()
+        frames += np.random.default_rng(1).normal(0.0, 1.0, frames.shape).astype(np.float32)
     else:
         end = 0 if how == "first" else -1
         frames[end] = frames[end, ::-1]

@@ -152,6 +152,34 @@ def test_the_ends_are_drawn_whole(folder: Path, monkeypatch: pytest.MonkeyPatch)
 # --- what cannot be used
 
 
+def test_weights_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As profiles name them."""
+    save_ltx(tmp_path / "ltx")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    LtxGenerator(LtxConfig(weights="~/ltx", gpu=False))
+
+
+@pytest.mark.parametrize(
+    ("embedded", "said"), [({}, "holds no embedded prompts"), ({"0": 8}, "for another model")]
+)
+def test_prompts_that_cannot_be_used(tmp_path: Path, embedded: dict[str, int], said: str) -> None:
+    folder = save_ltx(tmp_path)
+    tensors = {f"{number}.embeds": torch.zeros(1, 6, width) for number, width in embedded.items()}
+    masks = {f"{number}.mask": torch.ones(1, 6, dtype=torch.bool) for number in embedded}
+    nothing = {"unnamed": torch.zeros(1)}
+    save_file(
+        {**tensors, **masks} or nothing, folder / "prompts.safetensors", dict.fromkeys(embedded, "walk")
+    )
+    with pytest.raises(ModelError, match=said):
+        generator(folder)
+
+
+def test_other_weights_are_another_model(tmp_path: Path) -> None:
+    """Of one shape, to the last number."""
+    a, b, again = (save_ltx(tmp_path / name, seed) for name, seed in (("a", 0), ("b", 1), ("c", 0)))
+    assert generator(a).model == generator(again).model != generator(b).model
+
+
 def test_prompts_are_embedded_beside_the_weights(tmp_path: Path) -> None:
     """Those that a robot reads are those that the text encoder gave."""
     folder = save_text_encoder(save_ltx(tmp_path))

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pose_bridge import memory
-from pose_bridge.canvas import Canvas, canvases
+from pose_bridge import models
+from pose_bridge.canvas import Canvas, Size, common_size, draw
 from pose_bridge.config import VggtConfig
 from pose_bridge.control import Control
 from pose_bridge.errors import NoEstimateError, OutOfMemoryError
@@ -23,8 +22,10 @@ from pose_bridge.estimators.base import DepthGuess, Guess
 from pose_bridge.estimators.vggt import weights
 from pose_bridge.estimators.vggt.network import Prediction
 from pose_bridge.geometry import rigid, rotations
+from pose_bridge.memory import guarded
 from pose_bridge.views import View
 
+SMALLER = "use fewer, or a smaller vggt.max_batch_tokens or vggt.long_side_px"
 LEAST_NORM = 1e-6  # of a quaternion
 
 
@@ -44,9 +45,9 @@ class VggtEstimator:
         self._settings = settings
         on_gpu = settings.gpu and torch.cuda.is_available()
         self._device = torch.device("cuda" if on_gpu else "cpu")
-        overlay = Path(settings.overlay) if settings.overlay else None
+        overlay = models.folder_of(settings.overlay) if settings.overlay else None
         precision = torch.bfloat16 if on_gpu else torch.float32
-        self._network = weights.load(Path(settings.weights), self._device, precision, overlay)
+        self._network = weights.load(models.folder_of(settings.weights), self._device, precision, overlay)
         if settings.compile:
             self._network.aggregator.compile()
 
@@ -73,41 +74,47 @@ class VggtEstimator:
             OutOfMemoryError: Not even one set fits.
             CancelledError, BudgetSpentError: From `control`.
         """
-        views = {view.fingerprint: view for view in itertools.chain(*sets)}
-        drawn = canvases(list(views.values()), self._settings.long_side_px, self._network.size.patch_px)
-        canvas_of = dict(zip(views, drawn, strict=True))
-        patch_of = dict(zip(views, self._embedded(drawn, control), strict=True))
+        long_px, patch_px = self._settings.long_side_px, self._network.size.patch_px
+        by_shape: dict[tuple[Size, int], list[int]] = {}
+        for index, views in enumerate(sets):
+            by_shape.setdefault((common_size(views, long_px, patch_px), len(views)), []).append(index)
         guesses: dict[int, Guess] = {}
-        for batch in self._batches(sets, len(next(iter(patch_of.values())))):
-            patches = torch.stack(
-                [torch.stack([patch_of[view.fingerprint] for view in sets[index]]) for index in batch]
-            )
-            prediction = self._predicted(patches, drawn[0].image.shape[:2], depth, control)
-            for row, index in enumerate(batch):
-                own = [canvas_of[view.fingerprint] for view in sets[index]]
-                guesses[index] = _guess(sets[index], own, prediction, row)
+        for size, shapes in itertools.groupby(sorted(by_shape), key=lambda shape: shape[0]):
+            of_size = list(shapes)
+            views_by_name = {v.fingerprint: v for shape in of_size for i in by_shape[shape] for v in sets[i]}
+            drawn = {name: draw(view, long_px, size) for name, view in views_by_name.items()}
+            patches = dict(zip(drawn, self._embedded(list(drawn.values()), control), strict=True))
+            for shape in of_size:
+                for batch in self._batches(by_shape[shape], shape):
+                    together = [torch.stack([patches[v.fingerprint] for v in sets[i]]) for i in batch]
+                    prediction = self._predicted(torch.stack(together), size[::-1], depth, control)
+                    for row, index in enumerate(batch):
+                        own = [drawn[view.fingerprint] for view in sets[index]]
+                        guesses[index] = _guess(sets[index], own, prediction, row)
         return [guesses[index] for index in range(len(sets))]
 
     def _embedded(self, drawn: Sequence[Canvas], control: Control) -> list[Tensor]:
         """Patches of each canvas, (patches, width)."""
         height, width = drawn[0].image.shape[:2]
-        patches = (height // self._network.size.patch_px) * (width // self._network.size.patch_px)
-        at_once = max(1, self._settings.max_batch_tokens // patches)
+        at_once = max(1, self._settings.max_batch_tokens // self._patches((width, height)))
         found: list[Tensor] = []
         for start in range(0, len(drawn), at_once):
             control.check()
             images = np.stack([canvas.image for canvas in drawn[start : start + at_once]])
-            batch = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2) / 255.0
-            found += self._network.embed(batch).unbind()
+            with guarded(f"VGGT does not fit into memory with {len(images)} pictures; {SMALLER}"):
+                batch = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2) / 255.0
+                found += self._network.embed(batch).unbind()
         return found
 
-    def _batches(self, sets: Sequence[Sequence[View]], patches: int) -> Iterator[list[int]]:
-        """Sets of one size, as many as may run together."""
-        by_size = sorted(range(len(sets)), key=lambda index: len(sets[index]))
-        for size, group in itertools.groupby(by_size, key=lambda index: len(sets[index])):
-            same = list(group)
-            at_once = max(1, self._settings.max_batch_tokens // (size * patches))
-            yield from (same[start : start + at_once] for start in range(0, len(same), at_once))
+    def _patches(self, size: Size) -> int:
+        width, height = (side // self._network.size.patch_px for side in size)
+        return width * height
+
+    def _batches(self, sets: Sequence[int], shape: tuple[Size, int]) -> Iterator[Sequence[int]]:
+        """As many as may run together, of sets of one shape: their size, and how many views they have."""
+        size, views = shape
+        at_once = max(1, self._settings.max_batch_tokens // (views * self._patches(size)))
+        yield from (sets[start : start + at_once] for start in range(0, len(sets), at_once))
 
     def _predicted(
         self, patches: Tensor, size_px: tuple[int, int], depth: bool, control: Control
@@ -115,15 +122,11 @@ class VggtEstimator:
         """Of sets of one size, (sets, views, patches, width); in halves where memory does not allow more."""
         control.check()
         try:
-            return self._network(patches, size_px, depth)
-        except RuntimeError as error:
-            if not memory.ran_out(error):
-                raise
+            with guarded(f"VGGT does not fit into memory with {patches.shape[1]} views; {SMALLER}"):
+                return self._network(patches, size_px, depth)
+        except OutOfMemoryError:
             if len(patches) == 1:
-                raise OutOfMemoryError(
-                    f"VGGT does not fit into memory with {patches.shape[1]} views; use fewer, or a smaller "
-                    "vggt.long_side_px"
-                ) from None
+                raise
         torch.cuda.empty_cache()
         halves = [self._predicted(half, size_px, depth, control) for half in patches.chunk(2)]
         return Prediction(*(None if a is None else torch.cat((a, b)) for a, b in zip(*halves, strict=True)))
@@ -139,11 +142,8 @@ def _guess(views: Sequence[View], drawn: Sequence[Canvas], prediction: Predictio
     quaternions, angles_rad = encoding[:, 3:7], encoding[:, 7:]
     if not np.isfinite(encoding).all() or (np.linalg.norm(quaternions, axis=1) < LEAST_NORM).any():
         raise NoEstimateError("VGGT's answer is no camera")
-    if ((angles_rad <= 0.0) | (angles_rad >= np.pi)).any():
-        raise NoEstimateError(
-            f"VGGT sees a field of view of {np.degrees(angles_rad.min()):.0f} to "
-            f"{np.degrees(angles_rad.max()):.0f} degrees, which no camera has"
-        )
+    possible = ((angles_rad > 0.0) & (angles_rad < np.pi)).all(axis=1)
+    angles_rad = np.where(possible[:, None], angles_rad, np.nan)
     T_camera_world = [
         rigid.make(rotations.rotation_from_quat_xyzw(q / np.linalg.norm(q)), t)
         for q, t in zip(quaternions, encoding[:, :3], strict=True)

@@ -107,21 +107,56 @@ def test_a_wrong_focal_length_shows(folder: Path) -> None:
     assert other == pytest.approx(one / 2.0, rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("encoding", "said"),
-    [
-        ([0, 0, 0, 0, 0, 0, 0, 0.9, 0.9], "no camera"),  # no rotation
-        ([0, 0, 0, 0, 0, 0, 1, 0.0, 0.9], "field of view"),
-        ([0, 0, 0, 0, 0, 0, 1, -1.0, -1.0], "field of view"),
-        ([0, 0, 0, 0, 0, 0, 1, 3.2, 0.9], "field of view"),
-    ],
-)
-def test_an_answer_that_is_no_camera(tmp_path: Path, encoding: list[float], said: str) -> None:
+def test_weights_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As profiles name them."""
+    save_vggt(tmp_path / "vggt")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    VggtEstimator(VggtConfig(weights="~/vggt", gpu=False))
+
+
+def saying(folder: Path, encoding: list[float]) -> VggtEstimator:
+    """A network that says the same of every view."""
     state = vggt_state()
     state["camera_head.pose_branch.fc2.weight"].zero_()
     state["camera_head.pose_branch.fc2.bias"].copy_(torch.tensor(encoding) / REFINEMENTS)
-    network = estimator(save_vggt(tmp_path, state))
-    with pytest.raises(NoEstimateError, match=said):
+    return estimator(save_vggt(folder, state))
+
+
+def test_an_answer_that_is_no_camera(tmp_path: Path) -> None:
+    no_rotation = [0, 0, 0, 0, 0, 0, 0, 0.9, 0.9]
+    with pytest.raises(NoEstimateError, match="no camera"):
+        saying(tmp_path, no_rotation).estimate(VIEWS[:2], Control())
+
+
+@pytest.mark.parametrize("angles", [[0.0, 0.9], [-1.0, -1.0], [3.2, 0.9]])
+def test_a_field_of_view_that_no_camera_has(tmp_path: Path, angles: list[float]) -> None:
+    """Of a frame that melted it may be, and the ends' cameras be right: who asks decides."""
+    found = saying(tmp_path, [0, 0, 0, 0, 0, 0, 1, *angles]).estimate(VIEWS[:2], Control())
+    assert np.isnan(list(found.focal_ratio.values())).all()
+    assert np.isfinite(list(found.T_reference_camera.values())).all()
+
+
+def test_sets_are_drawn_as_if_they_were_alone(folder: Path) -> None:
+    """Whatever shapes of pictures others have."""
+    tall = Camera.from_focal_px(60.0, 60, 80)
+    image = np.random.default_rng(9).integers(0, 256, (80, 60, 3)).astype(np.uint8)
+    sets = [VIEWS[:2], [VIEWS[0], View(id="tall", image=image, camera=tall)], VIEWS[2:4]]
+    network = estimator(folder)
+    together = network.estimate_many(sets, Control())
+    for views, many in zip(sets, together, strict=True):
+        alone = network.estimate(views, Control())
+        for name, T in alone.T_reference_camera.items():
+            np.testing.assert_allclose(many.T_reference_camera[name], T, atol=1e-4)
+
+
+def test_too_little_memory_for_the_pictures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = estimator(folder)
+
+    def embed(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(network._network, "embed", embed)
+    with pytest.raises(OutOfMemoryError, match="pictures"):
         network.estimate(VIEWS[:2], Control())
 
 
