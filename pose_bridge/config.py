@@ -294,7 +294,9 @@ class VggtConfig(_Checked):
     max_batch_tokens: int = setting(
         60000, "patches of pictures that run together; fewer take less memory", low=1, high=100000000
     )
-    compile: bool = setting(False, "compile it: the first question of its kind takes a minute or more, others less")
+    compile: bool = setting(
+        False, "compile it: the first question of its kind takes a minute or more, others less"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
