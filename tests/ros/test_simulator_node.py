@@ -195,7 +195,7 @@ def test_what_a_mapping_robot_sends_fits_together_until_it_is_kidnapped(listener
         anew = poses.to_matrix(anew.pose.pose)
         assert np.linalg.norm(anew[:2, 3]) < 0.1  # odometry begins anew
         code, said = stopped(process)
-        assert code == 0
+        assert code == 0, said
         assert "Traceback" not in said
 
 

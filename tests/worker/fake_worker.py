@@ -31,6 +31,7 @@ class OddError(NoEstimateError):
 
 class FakeBridge:
     connection = -1
+    needs_models = False
 
     def __init__(self, config: Config) -> None:
         self._config = config
