@@ -272,6 +272,9 @@ def main() -> None:
     except PoseBridgeError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except RuntimeError:
+        if rclpy.ok():
+            raise  # else a signal took the context away in the middle of publishing
     finally:
         rclpy.try_shutdown()
 
