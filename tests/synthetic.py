@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Problems with a known answer: points, cameras on an arc, and perfect matches."""
 
+from pathlib import Path
+
 import numpy as np
 
 from pose_bridge.estimators.base import Problem, Tracks
@@ -49,8 +51,7 @@ def problem(
         views.append(
             View(id=f"v{index}", image=image, camera=CAMERA, mask=mask, T_side_camera=T if odometry else None)
         )
-        empty = np.zeros((len(px), 128), np.float32)
-        features.append(Features(px, CAMERA.normalize(px), empty, np.arange(len(px)), len(px), len(px)))
+        features.append(_features(px, CAMERA))
     everything = np.stack([np.arange(len(points_world))] * 2, axis=1)
     matches = {}
     for a in range(len(views)):
@@ -62,6 +63,31 @@ def problem(
     return Problem(
         views, features, matches, sides or [0, 1] + [0] * (len(views) - 2), int(rng.integers(2**31))
     )
+
+
+def stored(path: Path, name: str) -> tuple[Problem, np.ndarray]:
+    """A problem from a file, and T_reference_target."""
+    with np.load(path) as file:
+        part = {key.removeprefix(f"{name}_"): file[key] for key in file.files if key.startswith(f"{name}_")}
+    width, height = part["size_px"].tolist()
+    camera = Camera.from_focal_px(float(part["focal_px"]), width, height)
+    views, features = [], []
+    for index, px in enumerate(np.split(part["points_px"].astype(float), np.cumsum(part["counts"])[:-1])):
+        mask = np.ones((height, width), bool)
+        mask[0, index] = False
+        image = np.zeros((height, width, 3), np.uint8)
+        views.append(View(id=f"v{index}", image=image, camera=camera, mask=mask))
+        features.append(_features(px, camera))
+    matches = np.split(part["matches"].astype(np.intp), np.cumsum(part["match_counts"])[:-1])
+    pairs = [(a, b) for a, b in part["pairs"].tolist()]
+    sides = part["sides"].tolist()
+    found = Problem(views, features, dict(zip(pairs, matches, strict=True)), sides, int(part["seed"]))
+    return found, part["T_reference_target"]
+
+
+def _features(px: np.ndarray, camera: Camera) -> Features:
+    empty = np.zeros((len(px), 128), np.float32)
+    return Features(px, camera.normalize(px), empty, np.arange(len(px)), len(px), len(px))
 
 
 def all_tracks(views: int, points: int) -> Tracks:
