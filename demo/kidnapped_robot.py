@@ -91,11 +91,11 @@ class Demo:
             "listeners": 2,
             "queue_depth": 100,
         }
-        for module, parameters in (("node", node), ("simulator_node", simulator)):
-            self._processes.append(Process(module, parameters, OUT / f"{module}.log"))
+        self._run("node", node)
         self.wait("starting the node", self.witness.set_map_pose.service_is_ready, START_S)
         time.sleep(MEETING_S)
-        self.witness.mapping = True
+        self.witness.mapping = True  # from the first picture on: what comes before is not in the map
+        self._run("simulator_node", simulator)
         self.wait("furnishing a room, and starting the robot", lambda: self.witness.placed, START_S)
 
     def map(self) -> list[Any]:
@@ -182,6 +182,9 @@ class Demo:
         for process in reversed(self._processes):
             process.stop()
         self.witness.close()
+
+    def _run(self, module: str, parameters: dict[str, Any]) -> None:
+        self._processes.append(Process(module, parameters, OUT / f"{module}.log"))
 
     def _seen(self) -> str:
         return f"{len(self.witness.truth)} pictures"

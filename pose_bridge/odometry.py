@@ -29,6 +29,35 @@ class BasePose:
     epoch: int
 
 
+class MapPoses:
+    """Where one stretch of odometry lies in the map: what is said for a time on counts until more is said.
+
+    A picture may come after what was said for later ones. Not for several threads.
+
+    Args:
+        epoch: Of the stretch.
+        settings: For how long odometry is remembered.
+    """
+
+    def __init__(self, epoch: int, settings: OdometryConfig) -> None:
+        self.epoch = epoch
+        self._history_ns = int(settings.history_s * NS)
+        self._since_ns: list[int] = []
+        self._T_map_odom: list[NDArray[np.float64]] = []
+
+    def add(self, since_ns: int, T_map_odom: NDArray[np.float64]) -> None:
+        """Take in where it lies from a time on."""
+        later = bisect.bisect_left(self._since_ns, since_ns)
+        old = max(0, bisect.bisect_right(self._since_ns, since_ns - self._history_ns) - 1)
+        self._since_ns = [*self._since_ns[old:later], since_ns]
+        self._T_map_odom = [*self._T_map_odom[old:later], T_map_odom]
+
+    def at(self, stamp_ns: int) -> NDArray[np.float64] | None:
+        """Return T_map_odom (4, 4) for a picture; None from before anything is known."""
+        index = bisect.bisect_right(self._since_ns, stamp_ns) - 1
+        return self._T_map_odom[index] if index >= 0 else None
+
+
 def drift(T_last_next: NDArray[np.float64], settings: RigsConfig) -> NDArray[np.float64]:
     """Return the variance of place (metres) and of direction (radians) by odometry on a way, (2,).
 

@@ -28,7 +28,7 @@ from pose_bridge.keyframes.keyframe import Keyframe
 from pose_bridge.keyframes.pair_queue import PairQueue
 from pose_bridge.keyframes.policy import KeyframePolicy
 from pose_bridge.keyframes.retrieval import Retriever
-from pose_bridge.odometry import Odometry
+from pose_bridge.odometry import MapPoses, Odometry
 from pose_bridge.relocalization import Answerer, Hypothesis, Progress, Search
 from pose_bridge.views import Question, View
 
@@ -80,7 +80,7 @@ class Session:
         self._policy = KeyframePolicy(config.keyframes)
         self._verdicts: deque[str] = deque(maxlen=RECENT_VERDICTS)
         self._news = threading.Condition()
-        self._map_odom: tuple[int, int, Array] | None = None  # epoch, first stamp, T_map_odom
+        self._map_poses: MapPoses | None = None
         self._count = self._changes = 0
         self._run = uuid.uuid4().hex[:6]  # keyframes of a loaded map have ids of their own
 
@@ -141,7 +141,9 @@ class Session:
         T_map_odom = rigid.rigid(T_map_odom)
         with self._news:
             epoch = self.odometry.epoch
-            self._map_odom = (epoch, since_stamp_ns, T_map_odom)
+            if self._map_poses is None or self._map_poses.epoch != epoch:
+                self._map_poses = MapPoses(epoch, self.config.odometry)
+            self._map_poses.add(since_stamp_ns, T_map_odom)
             return self.keyframes.with_map_poses(T_map_odom, epoch, since_stamp_ns)
 
     def clear_map(self) -> None:
@@ -150,14 +152,14 @@ class Session:
             epoch = self.odometry.epoch
             kept = [keyframe for keyframe in self.keyframes.all() if keyframe.epoch == epoch]
             self.keyframes.replace(dataclasses.replace(keyframe, T_map_base=None) for keyframe in kept)
-            self._map_odom = None
+            self._map_poses = None
 
     def forget(self) -> None:
         """Drop every keyframe, the map's too, and start odometry anew."""
         with self._news:
             self.keyframes.clear()
             self.pairs.clear()
-            self._map_odom = None
+            self._map_poses = None
         self.kidnapped()
 
     # --- maps on disk
@@ -325,7 +327,7 @@ class Session:
         log.warning("a new stretch of odometry begins: %s", why)
         with self._news:
             self._policy.reset()
-            self._map_odom = None
+            self._map_poses = None
             self._tell()
 
     @property
@@ -333,10 +335,10 @@ class Session:
         return Path(self.config.map.directory).expanduser()
 
     def _T_map_base(self, epoch: int, stamp_ns: int, T_odom_base: Array | None) -> Array | None:
-        if self._map_odom is None or T_odom_base is None:
+        if self._map_poses is None or self._map_poses.epoch != epoch or T_odom_base is None:
             return None
-        known_epoch, since_ns, T_map_odom = self._map_odom
-        return T_map_odom @ T_odom_base if epoch == known_epoch and stamp_ns >= since_ns else None
+        T_map_odom = self._map_poses.at(stamp_ns)
+        return None if T_map_odom is None else T_map_odom @ T_odom_base
 
     def _usable(self, views: Sequence[Keyframe]) -> list[Keyframe]:
         """Pictures with odometry and extrinsics, newest first."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pose_bridge.config import OdometryConfig
 from pose_bridge.errors import BadInputError
 from pose_bridge.geometry import rigid, rotations
-from pose_bridge.odometry import Odometry
+from pose_bridge.odometry import MapPoses, Odometry
 
 S = 10**9
 
@@ -121,3 +121,23 @@ def test_threads() -> None:
     for thread in threads:
         thread.join()
     assert not failed
+
+
+def test_where_odometry_lies_in_the_map() -> None:
+    known = MapPoses(0, OdometryConfig(history_s=10.0))
+    assert known.at(S) is None
+    known.add(1 * S, at(1.0))
+    known.add(3 * S, at(3.0))
+    assert known.at(S - 1) is None
+    for stamp_ns, x in ((1 * S, 1.0), (3 * S - 1, 1.0), (3 * S, 3.0), (100 * S, 3.0)):
+        np.testing.assert_array_equal(known.at(stamp_ns), at(x))
+    known.add(2 * S, at(2.0))  # somebody knows better, from an earlier time on
+    np.testing.assert_array_equal(known.at(4 * S), at(2.0))
+
+
+def test_what_is_said_of_the_map_does_not_pile_up() -> None:
+    known = MapPoses(0, OdometryConfig(history_s=10.0))
+    for second in range(100):
+        known.add(second * S, at(float(second)))
+    assert known.at(88 * S) is None
+    np.testing.assert_array_equal(known.at(89 * S), at(89.0))

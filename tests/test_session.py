@@ -90,6 +90,19 @@ def test_kidnapped_and_found(session: Session) -> None:
     assert len(session.keyframes.mapped()) == len(MAP) + 6
 
 
+def test_a_picture_may_come_after_a_later_place_in_the_map(session: Session) -> None:
+    """As SLAM's word on the newest odometry does while a picture is being processed."""
+    robot = Robot(session)
+    T_before, T_after = standing(1.0, 0.0, 0.0), standing(2.0, 0.0, 0.0)
+    session.set_map_pose(T_before, robot.now_ns)
+    session.set_map_pose(T_after, robot.now_ns + S)
+    robot.step(standing(0.0, 0.0, 0.0))  # S / 2 later
+    robot.step(standing(0.4, 0.0, 0.0))
+    first, second = session.keyframes.mapped()
+    np.testing.assert_allclose(first.T_map_base, T_before)
+    np.testing.assert_allclose(second.T_map_base, T_after @ standing(0.4, 0.0, 0.0))
+
+
 def test_what_was_seen_before_the_kidnap_is_no_view(session: Session) -> None:
     robot = Robot(session)
     robot.map_a_room()

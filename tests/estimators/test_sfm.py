@@ -94,7 +94,7 @@ def test_a_view_that_is_tied_to_nothing_is_left_out(asked: Problem) -> None:
     assert not (left.tracks.view == 3).any()
 
 
-@pytest.mark.parametrize("name", ["238", "451"])
+@pytest.mark.parametrize("name", ["238", "403", "451"])
 def test_a_scene_that_could_be_its_reflection(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen from narrow angles first, these turn inside out in depth, with every track right."""
     asked, T_reference_target = stored(Path(__file__).with_name("reflections.npz"), name)
@@ -105,7 +105,7 @@ def test_a_scene_that_could_be_its_reflection(name: str, monkeypatch: pytest.Mon
 
     assert error_deg() < 1.0
     monkeypatch.setattr(sfm, "_sure", lambda start: True)  # whatever the best start, none other is tried
-    assert error_deg() > 20.0
+    assert error_deg() > 5.0
 
 
 def test_no_time_is_left(asked: Problem) -> None:
