@@ -22,7 +22,6 @@ from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
@@ -41,6 +40,7 @@ from pose_bridge.relocalization import Hypothesis
 from pose_bridge.ros import conversions, parameters, poses
 from pose_bridge.ros.conversions import End
 from pose_bridge.ros.diagnostics import Health
+from pose_bridge.ros.executor import NodeExecutor
 from pose_bridge.ros.frames import Frames
 from pose_bridge.ros.goals import Goals, Task
 from pose_bridge.ros.intake import Intake
@@ -51,7 +51,7 @@ from pose_bridge.srv import MapFile, SetMapPose
 from pose_bridge.views import Question, Require, Stage
 from pose_bridge.worker.client import WorkerClient
 
-THREADS = 4
+SERVICE_THREADS = 2
 RESULT_TIMEOUT_S = 10  # for so long rclpy keeps a goal that ended, with all its pictures
 IDLE_S = 0.5
 LISTEN_S = 0.1
@@ -522,7 +522,7 @@ def main() -> None:
         node = PoseBridgeNode()
     except PoseBridgeError as error:
         raise SystemExit(f"pose_bridge: {error}") from None
-    executor = MultiThreadedExecutor(THREADS)
+    executor = NodeExecutor(SERVICE_THREADS)
     executor.add_node(node)
     with ThreadPoolExecutor(1) as pool:
         spinning = pool.submit(executor.spin)

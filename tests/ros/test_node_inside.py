@@ -18,7 +18,6 @@ require_ros()
 import rclpy  # noqa: E402
 from action_msgs.msg import GoalStatus  # noqa: E402
 from rclpy.context import Context  # noqa: E402
-from rclpy.executors import MultiThreadedExecutor  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from robot_world import standing  # noqa: E402
@@ -29,8 +28,9 @@ from pose_bridge.action import Relocalize  # noqa: E402
 from pose_bridge.control import Control  # noqa: E402
 from pose_bridge.errors import ErrorCode, NoMapError  # noqa: E402
 from pose_bridge.msg import LoopClosureCandidate, RelativePose  # noqa: E402
+from pose_bridge.ros.executor import NodeExecutor  # noqa: E402
 from pose_bridge.ros.goals import Task  # noqa: E402
-from pose_bridge.ros.node import THREADS, PoseBridgeNode  # noqa: E402
+from pose_bridge.ros.node import SERVICE_THREADS, PoseBridgeNode  # noqa: E402
 from pose_bridge.srv import MapFile  # noqa: E402
 from pose_bridge.views import Answer, Question, Reason  # noqa: E402
 
@@ -67,7 +67,7 @@ def node(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pose
     node = PoseBridgeNode(
         context=context, parameter_overrides=[Parameter(name, value=v) for name, v in settings.items()]
     )
-    executor = MultiThreadedExecutor(THREADS, context=context)
+    executor = NodeExecutor(SERVICE_THREADS, context=context)
     executor.add_node(node)
     thread = threading.Thread(target=executor.spin, daemon=True)
     thread.start()

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the node's callbacks: what a robot sends all the time in one thread, what may take long in others."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from rclpy.context import Context
+from rclpy.executors import (
+    ConditionReachedException,
+    ExternalShutdownException,
+    ShutdownException,
+    SingleThreadedExecutor,
+    TimeoutException,
+)
+from rclpy.service import Service
+from rclpy.task import Task
+
+NOTHING_TO_DO = TimeoutException, ShutdownException, ExternalShutdownException, ConditionReachedException
+
+
+class NodeExecutor(SingleThreadedExecutor):
+    """Services run in threads of their own, everything else where the executor waits.
+
+    A transition, or a map that is saved, holds up no picture and no goal. Those in turn do not pay for
+    threads: rclpy's MultiThreadedExecutor makes its list of what to wait for anew for each callback that
+    begins and for each that ends, which costs a camera and odometry twice as much time.
+
+    Args:
+        threads: For services.
+        context: Of its nodes; None for the default one.
+    """
+
+    def __init__(self, threads: int, *, context: Context | None = None) -> None:
+        super().__init__(context=context)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="service")
+        self._served: list[Future[None]] = []
+
+    def spin_once(self, timeout_sec: float | None = None) -> None:
+        """Run the next callback, or have a thread run it.
+
+        Raises:
+            Exception: What the callback raises, or one that ended in a thread.
+        """
+        try:
+            handler, entity, _ = self.wait_for_ready_callbacks(timeout_sec)
+        except NOTHING_TO_DO:
+            return
+        if isinstance(entity, Service):
+            self._served.append(self._threads.submit(_run, handler))
+        else:
+            _run(handler)
+        for served in [served for served in self._served if served.done()]:
+            self._served.remove(served)
+            served.result()
+
+    def shutdown(self, timeout_sec: float | None = None) -> bool:
+        """Stop, and wait for services however long they take; returns as rclpy's executors do."""
+        ended = bool(super().shutdown(timeout_sec))
+        self._threads.shutdown()
+        return ended
+
+
+def _run(handler: Task[Any]) -> None:
+    handler()
+    if (error := handler.exception()) is not None:
+        raise error
