@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
-from ros_installed import require_ros
+from installed import require_ros
 
 require_ros()
 
