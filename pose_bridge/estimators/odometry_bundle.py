@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from pose_bridge.control import Control
 from pose_bridge.errors import NoEstimateError
 from pose_bridge.estimators.base import Array, Problem, Tracks
 from pose_bridge.geometry import rigid, rotations
@@ -124,6 +125,7 @@ def adjust(
     tracks: Tracks,
     beliefs: Sequence[Belief],
     sigma_px: float,
+    control: Control,
     small_gain: float = SMALL_GAIN,
 ) -> Adjusted:
     """Minimize reprojection errors and departures from beliefs (Levenberg-Marquardt, points eliminated).
@@ -135,15 +137,18 @@ def adjust(
         tracks: Observations of those views.
         beliefs: What ties the views of each side together, and whatever else is known.
         sigma_px: Standard deviation of a keypoint.
+        control: Checked before each step.
         small_gain: Share of the cost; a step that gains less is the last.
 
     Raises:
+        CancelledError, BudgetSpentError: From `control`.
         NoEstimateError: The observations do not determine the cameras.
     """
     system = _System(problem, tracks, beliefs, list(set(T_reference_camera) - {0}), len(points), sigma_px)
     state = (dict(T_reference_camera), points)
     cost, damping = system.cost(*state), FIRST_DAMPING
     for _ in range(MAX_STEPS):
+        control.check()
         step = system.step(*state, damping)
         moved = system.moved(*state, *step)
         lower = system.cost(*moved)

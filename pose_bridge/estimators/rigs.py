@@ -81,7 +81,7 @@ class RigEstimator:
     def _aligned(self, sides: Sides, control: Control) -> Array:
         """T_reference_target that most points of both sides speak for, and no view against."""
         found: Iterable[tuple[Array, int]] = (
-            _level_alignments(sides) if sides.problem.level else self._resections(sides, control)
+            _level_alignments(sides, control) if sides.problem.level else self._resections(sides, control)
         )
         best, most = None, -np.inf
         for T, support in found:
@@ -138,9 +138,15 @@ class RigEstimator:
         beliefs: list[odometry_bundle.Belief] = [*self._held(problem, seen), *self._level(problem, seen)]
         sigma_px = FIRST_SIGMA_PX
         for limit in (2.0, 1.0, 1.0):  # of the largest error: odometry's first guess is rough
-            control.check()
             found = odometry_bundle.adjust(
-                problem, T_reference_camera, points, tracks, beliefs, sigma_px, odometry_bundle.ROUGH_GAIN
+                problem,
+                T_reference_camera,
+                points,
+                tracks,
+                beliefs,
+                sigma_px,
+                control,
+                odometry_bundle.ROUGH_GAIN,
             )
             error_px = np.linalg.norm(found.error_px, axis=1)
             keep = error_px < limit * self._settings.max_error_px
@@ -150,7 +156,10 @@ class RigEstimator:
             if redundancy < bundle.MIN_REDUNDANCY:
                 raise NoEstimateError("too few observations agree on how the two sides lie")
             sigma_px = max(LEAST_SIGMA_PX, float(np.sqrt(np.sum(error_px[keep] ** 2) / redundancy)))
-        return odometry_bundle.adjust(problem, T_reference_camera, points, tracks, beliefs, sigma_px), tracks
+        found = odometry_bundle.adjust(
+            problem, T_reference_camera, points, tracks, beliefs, sigma_px, control
+        )
+        return found, tracks
 
     def _held(self, problem: Problem, views: set[int]) -> Iterator[odometry_bundle.Held]:
         """A map's views by themselves; a robot's odometry from each picture to the next, errors adding up."""
@@ -193,13 +202,13 @@ def _moved(side: tuple[View, ...]) -> bool:
     return bool(np.ptp(places, axis=0).any())
 
 
-def _level_alignments(sides: Sides) -> list[tuple[Array, int]]:
+def _level_alignments(sides: Sides, control: Control) -> list[tuple[Array, int]]:
     """T_reference_target by a vote, which needs frames with z up: those of the sides; and their support."""
     T_side_end = [np.asarray(sides.problem.views[end].T_side_camera) for end in (0, 1)]
     sights = [_sights(sides, side, T_side_end[side], T_side_end[1 - side]) for side in (0, 1)]
     return [
         (rigid.inverse(T_side_end[0]) @ T @ T_side_end[1], support)
-        for T, support in voting.alignments(sights[0], sights[1], ALIGNMENTS)
+        for T, support in voting.alignments(sights[0], sights[1], ALIGNMENTS, control)
     ]
 
 

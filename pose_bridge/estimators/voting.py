@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pose_bridge.control import Control
 from pose_bridge.estimators.base import Array
 from pose_bridge.geometry import rigid, rotations
 
@@ -54,15 +55,23 @@ class Sights:
         return np.asarray(np.arctan2(across, (towards * self.rays).sum(axis=1)))
 
 
-def alignments(first: Sights, second: Sights, count: int) -> list[tuple[Array, int]]:
+def alignments(first: Sights, second: Sights, count: int, control: Control) -> list[tuple[Array, int]]:
     """Return T_first_second, level, (4, 4), with how much speaks for it, best first; each only once.
 
     Args:
         first: Points of the first side, seen by the second.
         second: Points of the second side, seen by the first.
         count: Most to return.
+        control: Checked at each turn and each peak.
+
+    Raises:
+        CancelledError, BudgetSpentError: From `control`.
     """
-    found = sorted((_refined(first, second, T) for T in _peaks(first, second)), key=lambda pair: -pair[1])
+    found = []
+    for T in _peaks(first, second, control):
+        control.check()
+        found.append(_refined(first, second, T))
+    found.sort(key=lambda pair: -pair[1])
     kept: list[tuple[Array, int]] = []
     for T, support in found:
         if support and len(kept) < count and not any(_same(T, other) for other, _ in kept):
@@ -75,7 +84,7 @@ def _same(T_a: Array, T_b: Array) -> bool:
     return turn_rad < SAME_TURN_RAD and bool(np.linalg.norm(T_a[:3, 3] - T_b[:3, 3]) < SAME_SHIFT_M)
 
 
-def _peaks(first: Sights, second: Sights) -> Iterator[Array]:
+def _peaks(first: Sights, second: Sights, control: Control) -> Iterator[Array]:
     a, b, weight = (
         np.concatenate(both) for both in zip(_places(first, False), _places(second, True), strict=True)
     )
@@ -86,6 +95,7 @@ def _peaks(first: Sights, second: Sights) -> Iterator[Array]:
     size = np.ceil((np.percentile(a, 100.0 - OUTSIDE, axis=0) + REACH_M - low) / CELL_M).astype(int)
     votes = np.empty((TURNS, size[0] * size[1]))
     for turn, turn_rad in enumerate(turns_rad):
+        control.check()
         cell = np.floor((a - b @ _turn(turn_rad).T - low) / CELL_M).astype(np.intp)
         inside = ((cell >= 0) & (cell < size)).all(axis=1)
         flat = cell[inside] @ np.array([size[1], 1])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from synthetic import all_tracks, arc, cloud, problem
 
+from pose_bridge.control import Control
 from pose_bridge.estimators import odometry_bundle
 from pose_bridge.estimators.odometry_bundle import Belief, Held, Level
 from pose_bridge.geometry import distances, rigid, rotations
@@ -43,7 +44,7 @@ def test_the_truth_is_found_again_in_metres() -> None:
     asked, cameras, points, held = setting(rng)
     guess = shaken(rng, cameras, 0.03)
     found = odometry_bundle.adjust(
-        asked, guess, points + rng.normal(0, 0.05, points.shape), all_tracks(4, 60), held, 1.0
+        asked, guess, points + rng.normal(0, 0.05, points.shape), all_tracks(4, 60), held, 1.0, Control()
     )
     for view, T in cameras.items():
         assert np.linalg.norm(found.T_reference_camera[view][:3, 3] - T[:3, 3]) < 1e-4
@@ -55,7 +56,9 @@ def test_the_truth_is_found_again_in_metres() -> None:
 def test_a_view_that_shows_nothing_stays_where_odometry_has_it() -> None:
     asked, cameras, points, held = setting(np.random.default_rng(1))
     tracks = all_tracks(4, 60)
-    found = odometry_bundle.adjust(asked, cameras, points, tracks.where(tracks.view != 3), held, 1.0)
+    found = odometry_bundle.adjust(
+        asked, cameras, points, tracks.where(tracks.view != 3), held, 1.0, Control()
+    )
     np.testing.assert_allclose(found.T_reference_camera[3], cameras[3], atol=1e-3)
     covariance = np.linalg.inv(found.information)
     start = 6 * found.views.index(3)
@@ -70,7 +73,7 @@ def test_step_and_information_are_those_of_the_cost(seed: int) -> None:
     rng = np.random.default_rng(seed)
     asked, cameras, points, held = setting(rng, noise_px=0.0)
     tracks = all_tracks(4, 60)
-    found = odometry_bundle.adjust(asked, cameras, points, tracks, held, 1.0)
+    found = odometry_bundle.adjust(asked, cameras, points, tracks, held, 1.0, Control())
     system = odometry_bundle._System(asked, tracks, held, [1, 2, 3], len(points), 1.0)
     for _ in range(4):
         change = rng.normal(0, 1e-4, (3, 6))
@@ -127,7 +130,7 @@ def test_what_is_level_stays_level() -> None:
     silent = tracks.where(tracks.view != 1)
     level = Level(1, UP, cameras[1][:3, :3].T @ UP, float(UP @ cameras[1][:3, 3]), (0.03, 0.01))
     loose = Held(1, 0, cameras[1], (1.0, 0.5))
-    found = odometry_bundle.adjust(asked, cameras, points, silent, [*held, level, loose], 1.0)
+    found = odometry_bundle.adjust(asked, cameras, points, silent, [*held, level, loose], 1.0, Control())
     covariance = np.linalg.inv(found.information)[:6, :6]
     spin = np.r_[np.zeros(3), UP]
     tilt = np.r_[np.zeros(3), np.cross(UP, [1.0, 0.0, 0.0]) / np.linalg.norm(np.cross(UP, [1.0, 0.0, 0.0]))]
@@ -148,7 +151,7 @@ def test_wrong_matches_hardly_pull() -> None:
             features = list(asked.features)
             features[1] = dataclasses.replace(features[1], points=spoilt)
             asked = dataclasses.replace(asked, features=tuple(features))
-            found = odometry_bundle.adjust(asked, cameras, points, all_tracks(4, 60), held, 0.3)
+            found = odometry_bundle.adjust(asked, cameras, points, all_tracks(4, 60), held, 0.3, Control())
             R, R_true = found.T_reference_camera[1][:3, :3], cameras[1][:3, :3]
             errors_deg[shift_px].append(distances.rotation_error_deg(R, R_true))
     right, near, far = (np.mean(errors) for errors in errors_deg.values())
