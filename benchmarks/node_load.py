@@ -7,7 +7,8 @@ A process of its own publishes 640x480 pictures at 30 Hz with odometry, first be
 with config/fastdds.xml on both sides. Meanwhile the node, in another process, is asked about pictures that a
 goal brings along and about keyframes named by their time, and every second goal is cancelled at a random
 moment. Counted are pictures that the node received of those that were published, the time from a cancel to
-CANCELED, memory once the buffer of keyframes is full, and what a goal takes beside its bridge. Needs ROS.
+CANCELED, memory once the buffer of keyframes is full, what a goal takes beside its bridge, and what the node
+takes of a core where nobody asks. Needs ROS.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ BUDGET_S = 1.0
 WARM_S = 20.0  # after which memory counts: rclpy keeps goals that ended for 10 s
 STARTS = 3  # beside those of the two runs
 SETTLE_S = 2.0  # for what is on its way
+LISTEN_S = 10.0  # without a goal
 PATIENCE_S = 60.0
 NS = 10**9
 RELIABILITIES = ("best_effort", "reliable")
@@ -171,6 +173,7 @@ class Measured:
     memory_mib: list[float] = field(default_factory=list)
     ends: Counter[str] = field(default_factory=Counter)
     frames: dict[str, tuple[int, int]] = field(default_factory=dict)  # received, published
+    listening_cores: float = 0.0
 
 
 class Client:
@@ -304,6 +307,9 @@ def load_it(client: Client, folder: Path, reliability: str, pairs: int, seed: in
         camera = (sys.executable, __file__, "--publish", folder, "--reliability", reliability)
         with process(*camera, stdout=subprocess.PIPE) as publisher:
             assert wait(lambda: client.said("keyframes", "keyframes") >= KEYFRAMES), "the buffer did not fill"
+            used_s, listening_s = cpu_s(node.pid), time.monotonic()
+            time.sleep(LISTEN_S)
+            out.listening_cores = (cpu_s(node.pid) - used_s) / (time.monotonic() - listening_s)
             full_s = time.monotonic()
             while out.ends["canceled"] < pairs or time.monotonic() < full_s + WARM_S:
                 phase_s = float(rng.uniform(0.0, median(out.goals_s[-20:] or [0.5])))
@@ -322,6 +328,12 @@ def anonymous_mib(pid: int) -> float:
     """Memory of a process that is its own: no files, nothing shared with DDS."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024.0
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time of a process so far, without its children's."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def start_again(client: Client, folder: Path, out: Measured) -> None:
@@ -407,6 +419,7 @@ def main() -> None:
         "transport": "Fast DDS with config/fastdds.xml on both sides",
         "pictures": f"{WIDTH}x{HEIGHT} rgb8 at {RATE_HZ:g} Hz, queues of 10",
         "keyframes_in_the_buffer": KEYFRAMES,
+        "cores_while_it_only_listens": {name: round(run.listening_cores, 3) for name, run in runs.items()},
         "frames_received_of_published": {name: run.frames[name] for name, run in runs.items()},
         "goals": {name: dict(run.ends) for name, run in runs.items()},
         "goal_median_s": {name: round(median(run.goals_s), 3) for name, run in runs.items()},

@@ -2,6 +2,7 @@
 """What every test may use."""
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,16 @@ ROOT = Path(__file__).resolve().parents[1]
 settings.register_profile("local", deadline=None, max_examples=50)
 settings.register_profile("repeatable", parent=settings.get_profile("local"), derandomize=True)
 settings.load_profile("repeatable" if os.environ.get("CI", "").lower() in {"1", "true"} else "local")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where tests run side by side, reports are sent as UTF-8, which cannot hold all that some tests log."""
+    report = yield
+    report.sections = [
+        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
 
 
 @pytest.fixture(scope="session")

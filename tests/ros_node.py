@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import signal
 import subprocess
@@ -51,7 +50,6 @@ SLACK_S = 2.0  # half a second is promised and measured by benchmarks/node_load.
 S = 10**9
 MANY = QoSProfile(depth=200)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-_domains = itertools.count(os.getpid())
 
 # Quick to restart and to give up; patient with a busy machine.
 QUICK = {
@@ -64,10 +62,6 @@ QUICK = {
     "extrinsics.x_m": 0.1,
     "extrinsics.z_m": 0.5,
 }
-
-
-def free_domain() -> int:
-    return 101 + next(_domains) % 100
 
 
 MEETING_S = 0.3  # until both ends of a service know each other; an answer before that is lost

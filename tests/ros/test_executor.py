@@ -14,7 +14,8 @@ import rclpy  # noqa: E402
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 from rclpy.node import Node  # noqa: E402
-from ros_node import free_domain, until  # noqa: E402
+from ros_graph import free_domain  # noqa: E402
+from ros_node import until  # noqa: E402
 from std_msgs.msg import Empty  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 

@@ -19,11 +19,11 @@ from action_msgs.msg import GoalStatus  # noqa: E402
 from geometry_msgs.msg import PoseWithCovariance, PoseWithCovarianceStamped  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402
 from robot_world import CAMERA  # noqa: E402
+from ros_graph import free_domain  # noqa: E402
 from ros_node import (  # noqa: E402
     SLACK_S,
     Caller,
     NodeProcess,
-    free_domain,
     is_gone,
     pair,
     until,

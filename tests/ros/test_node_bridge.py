@@ -14,7 +14,8 @@ from installed import require_ros
 require_ros()
 
 from action_msgs.msg import GoalStatus  # noqa: E402
-from ros_node import Caller, NodeProcess, free_domain, until  # noqa: E402
+from ros_graph import free_domain  # noqa: E402
+from ros_node import Caller, NodeProcess, until  # noqa: E402
 from ros_numbers import finite_numbers  # noqa: E402
 
 from pose_bridge import photographs  # noqa: E402

@@ -16,7 +16,8 @@ require_ros()
 from action_msgs.msg import GoalStatus  # noqa: E402
 from checkpoints import save_models, small_settings  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
-from ros_node import Caller, NodeProcess, free_domain, pair, until  # noqa: E402
+from ros_graph import free_domain  # noqa: E402
+from ros_node import Caller, NodeProcess, pair, until  # noqa: E402
 from ros_numbers import finite_numbers  # noqa: E402
 
 from pose_bridge.action import EstimateRelativePose  # noqa: E402

@@ -21,7 +21,8 @@ from rclpy.context import Context  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from robot_world import standing  # noqa: E402
-from ros_node import QUICK, Caller, Robot, free_domain, pair, until, view  # noqa: E402
+from ros_graph import free_domain  # noqa: E402
+from ros_node import QUICK, Caller, Robot, pair, until, view  # noqa: E402
 from ros_numbers import finite_numbers  # noqa: E402
 
 from pose_bridge.action import Relocalize  # noqa: E402

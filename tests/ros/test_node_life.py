@@ -17,7 +17,8 @@ from lifecycle_msgs.msg import Transition  # noqa: E402
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue  # noqa: E402
 from rcl_interfaces.srv import DescribeParameters, SetParameters  # noqa: E402
 from robot_world import MAP  # noqa: E402
-from ros_node import Caller, NodeProcess, Robot, free_domain, is_gone, pair, until  # noqa: E402
+from ros_graph import free_domain  # noqa: E402
+from ros_node import Caller, NodeProcess, Robot, is_gone, pair, until  # noqa: E402
 from ros_numbers import finite_numbers  # noqa: E402
 
 from pose_bridge.action import Relocalize  # noqa: E402

@@ -21,6 +21,7 @@ from action_msgs.msg import GoalStatus  # noqa: E402
 from geometry_msgs.msg import PoseWithCovariance, PoseWithCovarianceStamped  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from robot_world import MAP, T_BASE_CAMERA, T_MAP_ODOM, standing  # noqa: E402
+from ros_graph import free_domain  # noqa: E402
 from ros_node import (  # noqa: E402
     LATCHED,
     SLACK_S,
@@ -28,7 +29,6 @@ from ros_node import (  # noqa: E402
     NodeProcess,
     Robot,
     S,
-    free_domain,
     image,
     odometry,
     pair,

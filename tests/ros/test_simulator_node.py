@@ -22,6 +22,7 @@ from nav_msgs.msg import Odometry  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
+from ros_graph import free_domain  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Empty, String  # noqa: E402
@@ -32,7 +33,7 @@ from pose_bridge.geometry import rigid  # noqa: E402
 from pose_bridge.ros import cameras, images, poses  # noqa: E402
 from pose_bridge.ros.simulator_config import SimulatorConfig  # noqa: E402
 
-DOMAIN = 30 + os.getpid() % 70
+DOMAIN = free_domain()
 SMALL = {"width": 64, "height": 48}
 RATE_HZ = 10.0
 PERIOD_NS = round(1e9 / RATE_HZ)
