@@ -100,4 +100,5 @@ def _target(name: str, value: float, interval: Sequence[float], n: int, wanted: 
 
 def _met(value: float, wanted: str) -> bool:
     relation, bound = wanted.split()
+    value = float(value)  # numpy's comparisons are not what JSON holds
     return {"<=": value <= float(bound), ">=": value >= float(bound), "==": value == float(bound)}[relation]

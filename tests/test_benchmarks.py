@@ -115,3 +115,9 @@ def test_a_gain_that_may_be_nothing_is_none(benchmark) -> None:
     gain = relocalization.targets(rows, 0)[1]
     assert gain["value"] == 0.2
     assert not gain["met"]
+
+
+def test_numpy_numbers_can_be_written_as_json(benchmark) -> None:
+    report: ModuleType = benchmark("report")
+    row = report.statistic("n", [1.0, 2.0], [0, 1], np.mean, "<= 2", 0)
+    assert json.loads(json.dumps(row))["met"] is True
