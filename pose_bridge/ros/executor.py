@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from rclpy.context import Context
@@ -35,25 +35,23 @@ class NodeExecutor(SingleThreadedExecutor):
     def __init__(self, threads: int, *, context: Context | None = None) -> None:
         super().__init__(context=context)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="service")
-        self._served: list[Future[None]] = []
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
         """Run the next callback, or have a thread run it.
 
         Raises:
-            Exception: What the callback raises, or one that ended in a thread.
+            Exception: What the callback raises, or did in a thread.
         """
         try:
             handler, entity, _ = self.wait_for_ready_callbacks(timeout_sec)
         except NOTHING_TO_DO:
             return
         if isinstance(entity, Service):
-            self._served.append(self._threads.submit(_run, handler))
-        else:
-            _run(handler)
-        for served in [served for served in self._served if served.done()]:
-            self._served.remove(served)
-            served.result()
+            self._threads.submit(self._serve, handler)
+            return
+        handler()
+        if (error := handler.exception()) is not None:
+            raise error
 
     def shutdown(self, timeout_sec: float | None = None) -> bool:
         """Stop, and wait for services however long they take; returns as rclpy's executors do."""
@@ -61,8 +59,7 @@ class NodeExecutor(SingleThreadedExecutor):
         self._threads.shutdown()
         return ended
 
-
-def _run(handler: Task[Any]) -> None:
-    handler()
-    if (error := handler.exception()) is not None:
-        raise error
+    def _serve(self, handler: Task[Any]) -> None:
+        handler()
+        if handler.exception() is not None:
+            self.create_task(handler.result)  # raises it where the executor waits, and wakes that up

@@ -14,14 +14,12 @@ import rclpy  # noqa: E402
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 from rclpy.node import Node  # noqa: E402
-from ros_graph import free_domain  # noqa: E402
+from ros_graph import PATIENCE_S, free_domain  # noqa: E402
 from ros_node import until  # noqa: E402
 from std_msgs.msg import Empty  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
 from pose_bridge.ros.executor import NodeExecutor  # noqa: E402
-
-PATIENCE_S = 15.0
 
 
 class Slow(Node):
