@@ -10,6 +10,8 @@ from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"  # no test talks to another machine
+
 settings.register_profile("local", deadline=None, max_examples=50)
 settings.register_profile("repeatable", parent=settings.get_profile("local"), derandomize=True)
 settings.load_profile("repeatable" if os.environ.get("CI", "").lower() in {"1", "true"} else "local")

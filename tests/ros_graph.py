@@ -76,7 +76,6 @@ class Graph:
 
 @contextmanager
 def graph() -> Iterator[Graph]:
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     made = Graph(free_domain())
     try:
         yield made

@@ -104,7 +104,6 @@ class NodeProcess:
         options = [option for pair in pairs for option in ("-p", pair)]
         environment = {
             "ROS_DOMAIN_ID": str(domain),
-            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "ROS_LOG_DIR": str(folder / "log"),
             "PYTHONWARNINGS": "ignore",
             "PYTHONFAULTHANDLER": "1",
@@ -241,7 +240,6 @@ class Caller:
     POSES = ("pose_bridge/relative_pose", "pose_bridge/pose", "initialpose", "/tf", "/tf_static")
 
     def __init__(self, domain: int, namespace: str = "", node: str = "pose_bridge") -> None:
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain)
         self.node = Node("caller", context=self._context, namespace=namespace, enable_rosout=False)

@@ -144,7 +144,6 @@ def test_fast_dds_takes_the_profile():
     environment = {
         **os.environ,
         "FASTDDS_DEFAULT_PROFILES_FILE": str(profile),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "PYTHONWARNINGS": "ignore",
     }
     command = [sys.executable, "-c", SEGMENTS]

@@ -51,7 +51,6 @@ def simulator(**parameters: Any) -> Iterator[subprocess.Popen]:
         env={
             **os.environ,
             "ROS_DOMAIN_ID": str(DOMAIN),
-            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "PYTHONWARNINGS": "ignore",
         },
         stdout=subprocess.PIPE,
@@ -117,8 +116,7 @@ class Listener:
 
 
 @pytest.fixture
-def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+def listener() -> Iterator[Listener]:
     context = Context()
     rclpy.init(context=context, domain_id=DOMAIN)
     node = rclpy.create_node("listener", context=context)
