@@ -292,7 +292,10 @@ class VggtConfig(_Checked):
         518, "longer side of the pictures that it sees, rounded up to whole patches", low=28, high=4096
     )
     max_batch_tokens: int = setting(
-        60000, "patches of pictures that run together; fewer take less memory", low=1, high=100000000
+        60000,
+        "patches of pictures that run together, on a CPU at most 5400; fewer take less memory",
+        low=1,
+        high=100000000,
     )
     compile: bool = setting(
         False, "compile it: the first question of its kind takes a minute or more, others less"

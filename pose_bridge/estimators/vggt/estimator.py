@@ -26,6 +26,7 @@ from pose_bridge.memory import guarded
 from pose_bridge.views import View
 
 SMALLER = "use fewer, or a smaller vggt.max_batch_tokens or vggt.long_side_px"
+MOST_TOKENS_ON_CPU = 5400  # together; with more, what passes between layers falls out of its cache
 LEAST_NORM = 1e-6  # of a quaternion
 
 
@@ -47,6 +48,8 @@ class VggtEstimator:
         self._device = torch.device("cuda" if on_gpu else "cpu")
         overlay = models.folder_of(settings.overlay) if settings.overlay else None
         precision = torch.bfloat16 if on_gpu else torch.float32
+        most = settings.max_batch_tokens
+        self._batch_tokens = most if on_gpu else min(most, MOST_TOKENS_ON_CPU)
         self._network = weights.load(models.folder_of(settings.weights), self._device, precision, overlay)
         if settings.compile:
             self._network.aggregator.compile()
@@ -62,7 +65,7 @@ class VggtEstimator:
         """Guess the cameras of each set, seen from its first one.
 
         A view that is in several sets is looked at by itself only once, and sets of one size run together, as
-        many as `vggt.max_batch_tokens` allows.
+        many as `vggt.max_batch_tokens` allows; on a CPU fewer, which is faster there.
 
         Args:
             sets: Of at least one view each.
@@ -96,7 +99,7 @@ class VggtEstimator:
     def _embedded(self, drawn: Sequence[Canvas], control: Control) -> list[Tensor]:
         """Patches of each canvas, (patches, width)."""
         height, width = drawn[0].image.shape[:2]
-        at_once = max(1, self._settings.max_batch_tokens // self._patches((width, height)))
+        at_once = max(1, self._batch_tokens // self._patches((width, height)))
         found: list[Tensor] = []
         for start in range(0, len(drawn), at_once):
             control.check()
@@ -113,7 +116,7 @@ class VggtEstimator:
     def _batches(self, sets: Sequence[int], shape: tuple[Size, int]) -> Iterator[Sequence[int]]:
         """As many as may run together, of sets of one shape: their size, and how many views they have."""
         size, views = shape
-        at_once = max(1, self._settings.max_batch_tokens // (views * self._patches(size)))
+        at_once = max(1, self._batch_tokens // (views * self._patches(size)))
         yield from (sets[start : start + at_once] for start in range(0, len(sets), at_once))
 
     def _predicted(
