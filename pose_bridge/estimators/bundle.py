@@ -9,6 +9,7 @@ import numpy as np
 import pycolmap
 
 from pose_bridge.errors import NoEstimateError
+from pose_bridge.estimators import patches
 from pose_bridge.estimators.base import Array, Estimate, Estimator, Problem, Tracks, scaled_cameras
 from pose_bridge.estimators.pairs import ideal_camera, matrix
 from pose_bridge.geometry import rigid, rotations
@@ -22,6 +23,7 @@ MAX_ROUNDS = 4  # of refining and dropping what does not fit
 FIRST_NOISE_PX, LEAST_NOISE_PX = 0.5, 0.1
 LOSS_SIGMA = 1.0  # an observation that misses by so much counts half
 LOSS_EFFICIENCY = 0.61  # share of the variance that such weights seem to leave, if errors are normal
+PATCHES_COUNT = 2.0  # times what patches say: neighbours err alike too, as simulated rooms show
 MIN_REDUNDANCY = 12  # residuals beyond the unknowns, below which no covariance is worth its name
 
 
@@ -57,6 +59,8 @@ def adjust(
     if 1 not in T_reference_camera:
         raise NoEstimateError("too few observations to determine the target camera")
     points, tracks = keep_observations(points, tracks, np.isin(tracks.view, list(T_reference_camera)))
+    error_px = reprojection_error_px(problem, T_reference_camera, points, tracks)
+    points, tracks = keep_observations(points, tracks, _once(tracks, error_px))
     noise_px = FIRST_NOISE_PX
     for rounds in range(MAX_ROUNDS):
         model = _model(problem, T_reference_camera, points, tracks)
@@ -74,8 +78,11 @@ def adjust(
         if good.all() and rounds:
             break
     joint, views = _joint_covariance(model, adjuster, T_reference_camera)
-    variance_px2 = LOSS_EFFICIENCY * noise_px**2
-    return estimate_of(estimator, T_reference_camera, points, tracks, error_px, joint * variance_px2, views)
+    joint *= LOSS_EFFICIENCY * noise_px**2
+    joint += PATCHES_COUNT * patches.covariance(
+        problem, T_reference_camera, points, tracks, error_px, LOSS_SIGMA * noise_px
+    )
+    return estimate_of(estimator, T_reference_camera, points, tracks, error_px, joint, views)
 
 
 def estimate_of(
@@ -176,6 +183,15 @@ def keep_observations(points: Array, tracks: Tracks, keep: np.ndarray) -> tuple[
     seen_by = np.bincount(tracks.point[keep], minlength=len(points))
     keep = keep & (seen_by[tracks.point] >= 2)
     return points[np.unique(tracks.point[keep])], tracks.where(keep)
+
+
+def _once(tracks: Tracks, error_px: Array) -> np.ndarray:
+    """Which observations show a point best in their view, (O,): in pycolmap one may have several."""
+    order = np.lexsort((error_px, tracks.view, tracks.point))
+    nodes = np.stack((tracks.point, tracks.view))[:, order]
+    best = np.zeros(len(order), bool)
+    best[order[np.r_[True, (np.diff(nodes) != 0).any(axis=0)][: len(order)]]] = True
+    return best
 
 
 def _model(

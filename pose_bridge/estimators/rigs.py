@@ -19,6 +19,7 @@ from pose_bridge.control import Control
 from pose_bridge.errors import NoEstimateError
 from pose_bridge.estimators import bundle, odometry_bundle, posed, voting
 from pose_bridge.estimators.base import Array, Estimate, Problem, Tracks
+from pose_bridge.estimators.normal_equations import Belief
 from pose_bridge.estimators.pairs import ideal_camera, matrix
 from pose_bridge.estimators.sides import Sides, driven
 from pose_bridge.geometry import rigid
@@ -135,7 +136,7 @@ class RigEstimator:
         """Adjust, drop what does not fit, and adjust again, with the noise of keypoints as it turns out."""
         seen = set(tracks.view.tolist()) | {0, 1}
         T_reference_camera = {view: T for view, T in T_reference_camera.items() if view in seen}
-        beliefs: list[odometry_bundle.Belief] = [*self._held(problem, seen), *self._level(problem, seen)]
+        beliefs: list[Belief] = [*self._held(problem, seen), *self._level(problem, seen)]
         sigma_px = FIRST_SIGMA_PX
         for limit in (2.0, 1.0, 1.0):  # of the largest error: odometry's first guess is rough
             found = odometry_bundle.adjust(

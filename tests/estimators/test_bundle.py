@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
+
 import numpy as np
 import pytest
 from synthetic import all_tracks, arc, cloud, problem
@@ -6,6 +8,7 @@ from synthetic import all_tracks, arc, cloud, problem
 from pose_bridge.config import TwoViewConfig
 from pose_bridge.errors import NoEstimateError
 from pose_bridge.estimators import bundle
+from pose_bridge.estimators.base import Tracks
 from pose_bridge.estimators.two_view import TwoViewEstimator
 from pose_bridge.geometry import rigid, uncertainty
 
@@ -29,8 +32,9 @@ def adjusted(T_world, T_true, points, unit, rng):
     )
 
 
-def test_covariance_of_the_target_matches_monte_carlo():
+def test_covariance_of_the_target_matches_monte_carlo(monkeypatch):
     """The traps of pycolmap: order, half angles, residual variance, joint error, gauge."""
+    monkeypatch.setattr(bundle, "PATCHES_COUNT", 0.0)
     rng = np.random.default_rng(0)
     T_world, T_true, unit = truth([0.0, 40.0, 10.0, 30.0])
     points = cloud(rng, 120)
@@ -85,6 +89,28 @@ def test_outliers_are_taken_out():
     )
     assert found.rms_px < 0.5
     assert not np.isin(found.tracks.keypoint[found.tracks.view == 1], np.arange(10)).any()
+
+
+def test_a_view_shows_a_point_once():
+    rng = np.random.default_rng(5)
+    T_world, T_true, unit = truth([0.0, 30.0, 10.0])
+    points = cloud(rng)
+    asked = problem(T_world, points, rng, noise_px=0.3)
+    once = all_tracks(3, len(points))
+    again = np.flatnonzero(once.view == 1)
+    own = asked.features[1]
+    asked.features[1] = dataclasses.replace(own, points=np.vstack([own.points, own.points + 0.005]))  # 2 px
+    twice = Tracks(
+        np.r_[once.point, once.point[again]],
+        np.r_[once.view, once.view[again]],
+        np.r_[once.keypoint, once.keypoint[again] + len(points)],
+    )
+    start = rigid.transform(rigid.inverse(T_world[0]), points) / unit
+    found, expected = (
+        bundle.adjust(NOBODY, asked, T_true, start, tracks, max_error_px=10.0) for tracks in (twice, once)
+    )
+    np.testing.assert_allclose(found.covariance, expected.covariance, rtol=1e-6, atol=1e-12)
+    assert len(found.tracks.view) == len(once.view)
 
 
 def test_too_little_is_no_estimate():

@@ -11,7 +11,8 @@ from synthetic import all_tracks, arc, cloud, problem
 
 from pose_bridge.control import Control
 from pose_bridge.estimators import odometry_bundle
-from pose_bridge.estimators.odometry_bundle import Belief, Held, Level
+from pose_bridge.estimators.normal_equations import Belief, NormalEquations
+from pose_bridge.estimators.odometry_bundle import Held, Level
 from pose_bridge.geometry import distances, rigid, rotations
 
 ANGLES_DEG = [0.0, 25.0, 8.0, -8.0]
@@ -74,7 +75,7 @@ def test_step_and_information_are_those_of_the_cost(seed: int) -> None:
     asked, cameras, points, held = setting(rng, noise_px=0.0)
     tracks = all_tracks(4, 60)
     found = odometry_bundle.adjust(asked, cameras, points, tracks, held, 1.0, Control())
-    system = odometry_bundle._System(asked, tracks, held, [1, 2, 3], len(points), 1.0)
+    system = NormalEquations(asked, tracks, cameras, len(points), 1.0, held)
     for _ in range(4):
         change = rng.normal(0, 1e-4, (3, 6))
         moved, _ = system.moved(cameras, points, change, np.zeros_like(points))
@@ -83,7 +84,7 @@ def test_step_and_information_are_those_of_the_cost(seed: int) -> None:
         assert best == pytest.approx(expected, rel=0.02)
 
 
-def min_over_points(system: odometry_bundle._System, cameras: dict, points: np.ndarray) -> float:
+def min_over_points(system: NormalEquations, cameras: dict, points: np.ndarray) -> float:
     """The cost once every point is where it fits best."""
     for _ in range(3):
         _, _, V_inverse, _, gradient = system._reduced(cameras, points, 0.0)
