@@ -37,6 +37,18 @@ WIDTH_PX, HEIGHT_PX = 512, 320
 VIDEOS, FRAMES, PROMPTS, WORDS = 4, 25, 2, 128
 MOST_S = 4.0  # on an H200
 CANCEL_S = 0.5
+VAE_095: dict[str, Any] = {  # of LTX-Video 0.9.5 and later
+    "down_block_types": ("LTXVideo095DownBlock3D",) * 4,
+    "spatio_temporal_scaling": (True,) * 4,
+    "decoder_spatio_temporal_scaling": (True,) * 3,
+    "decoder_inject_noise": (False,) * 4,
+    "downsample_type": ("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
+    "upsample_residual": (True,) * 3,
+    "upsample_factor": (2,) * 3,
+    "timestep_conditioning": True,
+    "spatial_compression_ratio": 32,
+    "temporal_compression_ratio": 8,
+}
 SIZES: dict[str, dict[str, Any]] = {
     "full": {
         "vggt": "full",
@@ -51,19 +63,10 @@ SIZES: dict[str, dict[str, Any]] = {
         },
         "vae": {
             "block_out_channels": (128, 256, 512, 1024, 2048),
-            "down_block_types": ("LTXVideo095DownBlock3D",) * 4,
+            **VAE_095,
             "decoder_block_out_channels": (256, 512, 1024),
             "layers_per_block": (4, 6, 6, 2, 2),
             "decoder_layers_per_block": (5, 5, 5, 5),
-            "spatio_temporal_scaling": (True,) * 4,
-            "decoder_spatio_temporal_scaling": (True,) * 3,
-            "decoder_inject_noise": (False,) * 4,
-            "downsample_type": ("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
-            "upsample_residual": (True,) * 3,
-            "upsample_factor": (2,) * 3,
-            "timestep_conditioning": True,
-            "spatial_compression_ratio": 32,
-            "temporal_compression_ratio": 8,
         },
     },
     "small": {
@@ -79,19 +82,10 @@ SIZES: dict[str, dict[str, Any]] = {
         },
         "vae": {
             "block_out_channels": (16, 32, 64, 128, 256),
-            "down_block_types": ("LTXVideo095DownBlock3D",) * 4,
+            **VAE_095,
             "decoder_block_out_channels": (32, 64, 128),
             "layers_per_block": (1, 1, 1, 1, 1),
             "decoder_layers_per_block": (1, 1, 1, 1),
-            "spatio_temporal_scaling": (True,) * 4,
-            "decoder_spatio_temporal_scaling": (True,) * 3,
-            "decoder_inject_noise": (False,) * 4,
-            "downsample_type": ("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
-            "upsample_residual": (True,) * 3,
-            "upsample_factor": (2,) * 3,
-            "timestep_conditioning": True,
-            "spatial_compression_ratio": 32,
-            "temporal_compression_ratio": 8,
         },
     },
 }
