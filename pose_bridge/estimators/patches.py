@@ -12,10 +12,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from pose_bridge.errors import NoEstimateError
 from pose_bridge.estimators.base import Array, Indices, Problem, Tracks
 from pose_bridge.estimators.normal_equations import LOSS_SIGMA, NormalEquations
 
 SIZE = 0.4  # of a patch, by the median distance of points from their middle
+FAR = 4.0  # by the same: points beyond are one patch with those before them
 LEFT_OUT = 0.99  # of a patch: a camera that sees nothing else is still determined
 
 
@@ -39,6 +41,9 @@ def covariance(
         tracks: What is observed.
         error_px: Of each observation, (O,).
         half_px: An observation that misses by so much counts half.
+
+    Raises:
+        NoEstimateError: The observations do not determine the cameras.
     """
     patch_of = _patches(points)
     parts = []
@@ -53,7 +58,10 @@ def covariance(
     without[:, :count, :count] = information.sum(axis=0) - LEFT_OUT * information
     without[:, count, :3] = without[:, :3, count] = T_reference_camera[1][:3, 3]  # no step along the baseline
     pull = np.pad(gradient, ((0, 0), (0, 1)))
-    moved = np.linalg.solve(without, pull[..., None])[:, :count, 0]
+    try:
+        moved = np.linalg.solve(without, pull[..., None])[:, :count, 0]
+    except np.linalg.LinAlgError as error:
+        raise NoEstimateError("the target camera is not determined by the observations") from error
     weight = 1.0 / (1.0 + (error_px / half_px) ** 2)
     moved *= weight.mean() / np.mean(weight**2)
     return np.asarray(moved.T @ moved)
@@ -61,6 +69,7 @@ def covariance(
 
 def _patches(points: Array) -> Indices:
     """Number of the cube that each point lies in, (P,)."""
-    from_middle = np.linalg.norm(points - points.mean(axis=0), axis=1)
-    cubes = np.floor(points / (SIZE * np.median(from_middle)))
+    from_middle = points - points.mean(axis=0)
+    typical = np.median(np.linalg.norm(from_middle, axis=1)) or 1.0
+    cubes = np.floor(np.clip(from_middle / typical, -FAR, FAR) / SIZE)
     return np.unique(cubes, axis=0, return_inverse=True)[1].ravel()

@@ -4,6 +4,7 @@ import pytest
 from synthetic import FOCAL_PX, all_tracks, arc, cloud, problem
 
 from pose_bridge.config import TwoViewConfig
+from pose_bridge.errors import NoEstimateError
 from pose_bridge.estimators import bundle, patches
 from pose_bridge.estimators.two_view import TwoViewEstimator
 from pose_bridge.geometry import rigid, uncertainty
@@ -66,3 +67,22 @@ def test_an_answer_that_hangs_on_one_patch_is_unsure() -> None:
         found = bundle.adjust(NOBODY, asked, T_true, start, all_tracks(3, 200), max_error_px=10.0)
         sigmas.append(np.sqrt(np.trace(found.covariance[3:, 3:])))
     assert sigmas[1] > 3.0 * sigmas[0]
+
+
+def test_cameras_in_one_place_are_no_estimate() -> None:
+    rng = np.random.default_rng(2)
+    T_world = arc([0.0, 0.0, 10.0])
+    T_true = {k: rigid.relative(T_world[0], T) for k, T in enumerate(T_world)}
+    points, tracks = cloud(rng, 50), all_tracks(3, 50)
+    asked = problem(T_world, points, rng, noise_px=0.5)
+    seen = rigid.transform(rigid.inverse(T_world[0]), points)
+    with pytest.raises(NoEstimateError, match="not determined"):
+        patches.covariance(asked, T_true, seen, tracks, np.ones(150), 1.0)
+
+
+def test_far_points_are_no_patches_of_their_own() -> None:
+    rng = np.random.default_rng(3)
+    points = cloud(rng, 1000)
+    points[::5] *= rng.uniform(10.0, 1e6, (200, 1))
+    assert patches._patches(points).max() < 600
+    assert patches._patches(np.ones((5, 3))).max() == 0
