@@ -172,6 +172,8 @@ def with_fixed_baseline(
 
 def _without_rounding(joint: Array) -> Array:
     """Lift eigenvalues that rounding put below zero; much further below, it is no covariance."""
+    if not np.isfinite(joint).all():
+        raise NoEstimateError("the target camera is not determined by the observations")
     values, axes = np.linalg.eigh(joint)
     if values[0] < -LARGEST_ROUNDING * values[-1]:
         raise NoEstimateError("the target camera is not determined by the observations")

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from pose_bridge.errors import NoEstimateError
-from pose_bridge.estimators.base import Array, Indices, Problem, Tracks
+from pose_bridge.estimators.base import Array, Indices, Problem, Tracks, scaled_cameras
 from pose_bridge.estimators.normal_equations import LOSS_SIGMA, NormalEquations
 
 SIZE = 0.4  # of a patch, by the median distance of points from their middle
-FAR = 4.0  # by the same: points beyond are one patch with those before them
+FAR = 10  # patches from the middle: points beyond are of one patch with those before them
 LEFT_OUT = 0.99  # of a patch: a camera that sees nothing else is still determined
 
 
@@ -45,18 +45,20 @@ def covariance(
     Raises:
         NoEstimateError: The observations do not determine the cameras.
     """
+    unit = np.linalg.norm(T_reference_camera[1][:3, 3]) or 1.0  # what is small must not depend on it
+    cameras, points = scaled_cameras(T_reference_camera, 1.0 / unit), points / unit
     patch_of = _patches(points)
     parts = []
     for patch in range(patch_of.max() + 1):
         own = tracks.where(patch_of[tracks.point] == patch)
         inside = points[patch_of == patch]
-        system = NormalEquations(problem, own, T_reference_camera, len(inside), half_px / LOSS_SIGMA)
-        parts.append(system.reduced(T_reference_camera, inside))
+        system = NormalEquations(problem, own, cameras, len(inside), half_px / LOSS_SIGMA)
+        parts.append(system.reduced(cameras, inside))
     information, gradient = (np.array(part) for part in zip(*parts, strict=True))
     count = gradient.shape[1]
     without = np.zeros((len(parts), count + 1, count + 1))
     without[:, :count, :count] = information.sum(axis=0) - LEFT_OUT * information
-    without[:, count, :3] = without[:, :3, count] = T_reference_camera[1][:3, 3]  # no step along the baseline
+    without[:, count, :3] = without[:, :3, count] = cameras[1][:3, 3]  # no step along the baseline
     pull = np.pad(gradient, ((0, 0), (0, 1)))
     try:
         moved = np.linalg.solve(without, pull[..., None])[:, :count, 0]
@@ -64,12 +66,13 @@ def covariance(
         raise NoEstimateError("the target camera is not determined by the observations") from error
     weight = 1.0 / (1.0 + (error_px / half_px) ** 2)
     moved *= weight.mean() / np.mean(weight**2)
+    moved *= np.tile([unit] * 3 + [1.0] * 3, count // 6)
     return np.asarray(moved.T @ moved)
 
 
 def _patches(points: Array) -> Indices:
     """Number of the cube that each point lies in, (P,)."""
-    from_middle = points - points.mean(axis=0)
+    from_middle = points - np.median(points, axis=0)
     typical = np.median(np.linalg.norm(from_middle, axis=1)) or 1.0
-    cubes = np.floor(np.clip(from_middle / typical, -FAR, FAR) / SIZE)
+    cubes = np.clip(np.floor(from_middle / (SIZE * typical)), -FAR, FAR)
     return np.unique(cubes, axis=0, return_inverse=True)[1].ravel()

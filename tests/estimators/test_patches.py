@@ -6,6 +6,7 @@ from synthetic import FOCAL_PX, all_tracks, arc, cloud, problem
 from pose_bridge.config import TwoViewConfig
 from pose_bridge.errors import NoEstimateError
 from pose_bridge.estimators import bundle, patches
+from pose_bridge.estimators.base import Problem, Tracks, scaled_cameras
 from pose_bridge.estimators.two_view import TwoViewEstimator
 from pose_bridge.geometry import rigid, uncertainty
 
@@ -16,8 +17,8 @@ DRAWS = 60
 @pytest.mark.parametrize(
     ("own_px", "common_px", "by_residuals", "by_patches"),
     [
-        pytest.param(0.7, 0.0, (0.5, 1.4), (0.5, 2.0), id="each match errs by itself"),
-        pytest.param(0.3, 1.0, (0.05, 0.5), (0.5, 2.0), id="those of a patch err together"),
+        pytest.param(0.7, 0.0, (0.5, 1.4), (0.35, 2.0), id="each match errs by itself"),
+        pytest.param(0.3, 1.0, (0.05, 0.5), (0.35, 2.0), id="those of a patch err together"),
     ],
 )
 def test_what_a_patch_errs_by_is_seen(
@@ -53,36 +54,50 @@ def test_what_a_patch_errs_by_is_seen(
         assert low < ratio < high
 
 
-def test_an_answer_that_hangs_on_one_patch_is_unsure() -> None:
-    """The same matches with the same residuals; in the second scene nearly all lie in one place."""
+def scene(count: int) -> tuple[Problem, dict[int, np.ndarray], np.ndarray, Tracks]:
+    """Three cameras and what they see, seen from the first."""
     rng = np.random.default_rng(1)
-    T_world = arc([0.0, 40.0, 10.0])
+    T_world, points = arc([0.0, 40.0, 10.0]), cloud(rng, count)
     T_true = {k: rigid.relative(T_world[0], T) for k, T in enumerate(T_world)}
-    sigmas = []
-    for crowded in (0, 190):
-        points = cloud(rng, 200)
-        points[:crowded] = 0.1 * points[:crowded] + 0.8
-        asked = problem(T_world, points, rng, noise_px=0.5)
-        start = rigid.transform(rigid.inverse(T_world[0]), points)
-        found = bundle.adjust(NOBODY, asked, T_true, start, all_tracks(3, 200), max_error_px=10.0)
-        sigmas.append(np.sqrt(np.trace(found.covariance[3:, 3:])))
-    assert sigmas[1] > 3.0 * sigmas[0]
+    asked = problem(T_world, points, rng, noise_px=0.5)
+    return asked, T_true, rigid.transform(rigid.inverse(T_world[0]), points), all_tracks(3, count)
+
+
+def test_an_answer_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, T_true, points, tracks = scene(100)
+    covariances = []
+    for count in (0.0, 2.0, 4.0):
+        monkeypatch.setattr(bundle, "PATCHES_COUNT", count)
+        found = bundle.adjust(NOBODY, asked, T_true, points, tracks, max_error_px=10.0)
+        covariances.append(found.joint_covariance)
+    assert np.trace(covariances[1]) > 1.5 * np.trace(covariances[0])
+    np.testing.assert_allclose(
+        covariances[2] - covariances[1], covariances[1] - covariances[0], rtol=1e-6, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("factor", [1e-5, 1e4])
+def test_the_unit_of_length_is_any(factor: float) -> None:
+    asked, T_true, points, tracks = scene(100)
+    error_px = np.ones(len(tracks.view))
+    expected = patches.covariance(asked, T_true, points, tracks, error_px, 1.0)
+    found = patches.covariance(asked, scaled_cameras(T_true, factor), factor * points, tracks, error_px, 1.0)
+    unit = np.tile([factor] * 3 + [1.0] * 3, 2)
+    np.testing.assert_allclose(found, unit[:, None] * expected * unit, rtol=1e-6, atol=1e-20)
 
 
 def test_cameras_in_one_place_are_no_estimate() -> None:
-    rng = np.random.default_rng(2)
-    T_world = arc([0.0, 0.0, 10.0])
-    T_true = {k: rigid.relative(T_world[0], T) for k, T in enumerate(T_world)}
-    points, tracks = cloud(rng, 50), all_tracks(3, 50)
-    asked = problem(T_world, points, rng, noise_px=0.5)
-    seen = rigid.transform(rigid.inverse(T_world[0]), points)
+    asked, T_true, points, tracks = scene(50)
+    together = {**T_true, 1: np.eye(4)}
     with pytest.raises(NoEstimateError, match="not determined"):
-        patches.covariance(asked, T_true, seen, tracks, np.ones(150), 1.0)
+        patches.covariance(asked, together, points, tracks, np.ones(150), 1.0)
 
 
 def test_far_points_are_no_patches_of_their_own() -> None:
     rng = np.random.default_rng(3)
-    points = cloud(rng, 1000)
-    points[::5] *= rng.uniform(10.0, 1e6, (200, 1))
-    assert patches._patches(points).max() < 600
+    near, far = cloud(rng, 800), 10.0 * cloud(rng, 200) * rng.uniform(1.0, 1e5, (200, 1))
+    alone = len(np.unique(patches._patches(near)))
+    patch_of = patches._patches(np.vstack([near, far]))
+    assert len(np.unique(patch_of[:800])) > 0.3 * alone
+    assert len(np.unique(patch_of[800:])) < 100
     assert patches._patches(np.ones((5, 3))).max() == 0
