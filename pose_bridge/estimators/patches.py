@@ -45,7 +45,7 @@ def covariance(
     Raises:
         NoEstimateError: The observations do not determine the cameras.
     """
-    unit = np.linalg.norm(T_reference_camera[1][:3, 3]) or 1.0  # what is small must not depend on it
+    unit = float(np.linalg.norm(T_reference_camera[1][:3, 3])) or 1.0  # what is small must not depend on it
     cameras, points = scaled_cameras(T_reference_camera, 1.0 / unit), points / unit
     patch_of = _patches(points)
     parts = []
