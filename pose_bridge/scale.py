@@ -11,8 +11,7 @@ import numpy as np
 
 from pose_bridge.config import ScaleConfig
 from pose_bridge.errors import NoEstimateError
-from pose_bridge.estimators.base import Array, DepthGuess, Estimate, Guess, Problem
-from pose_bridge.geometry import rigid
+from pose_bridge.estimators.base import Array, DepthGuess, Estimate, Guess, Problem, log_depth_ratios
 from pose_bridge.views import Question, Reason, ScaleSource, View
 
 LEAST_VARIANCE = 1e-12  # relative, of what a source errs by alone
@@ -203,24 +202,12 @@ def _log_distance(estimate: Estimate, a: int, b: int) -> tuple[Array, float]:
 def _by_depth(problem: Problem, estimate: Estimate, settings: ScaleConfig) -> Iterator[Scale]:
     """One scale per view with depth: median of measured over estimated depth of the points that it sees."""
     for view, T_reference_camera in estimate.T_reference_camera.items():
-        depth_m = problem.views[view].depth_m
-        if depth_m is None:
+        ratios = log_depth_ratios(problem, view, T_reference_camera, estimate.points, estimate.tracks)
+        if len(ratios) < settings.min_depth_points:
             continue
-        rows = estimate.tracks.view == view
-        px = problem.features[view].points_px[estimate.tracks.keypoint[rows]].astype(int)
-        local = rigid.transform(
-            rigid.inverse(T_reference_camera), estimate.points[estimate.tracks.point[rows]]
-        )
-        measured = depth_m[
-            np.clip(px[:, 1], 0, depth_m.shape[0] - 1), np.clip(px[:, 0], 0, depth_m.shape[1] - 1)
-        ].astype(float)
-        good = np.isfinite(measured) & (measured > 0) & (local[:, 2] > 0)
-        if good.sum() < settings.min_depth_points:
-            continue
-        ratios = np.log(measured[good] / local[good, 2])
         middle = float(np.median(ratios))
         spread = 1.4826 * float(np.median(np.abs(ratios - middle)))
-        sigma = float(np.hypot(settings.depth_sigma, 1.2533 * spread / np.sqrt(good.sum())))
+        sigma = float(np.hypot(settings.depth_sigma, 1.2533 * spread / np.sqrt(len(ratios))))
         yield Scale(
             ScaleSource.DEPTH, float(np.exp(middle)), sigma, f"depth of view {problem.views[view].id}"
         )

@@ -179,6 +179,30 @@ def scaled_cameras(T_reference_camera: Mapping[int, Array], factor: float) -> di
     return {view: rigid.make(T[:3, :3], factor * T[:3, 3]) for view, T in T_reference_camera.items()}
 
 
+def log_depth_ratios(
+    problem: Problem, view: int, T_reference_camera: Array, points: Array, tracks: Tracks
+) -> Array:
+    """Return the logarithm of measured over estimated depth, (N,), of the points whose depth a view measured.
+
+    Args:
+        problem: Where keypoints and depths come from.
+        view: Index.
+        T_reference_camera: Of the view, (4, 4).
+        points: (P, 3).
+        tracks: Which view shows which point where.
+    """
+    depth_m = problem.views[view].depth_m
+    if depth_m is None:
+        return np.empty(0)
+    rows = tracks.view == view
+    column, row = problem.features[view].points_px[tracks.keypoint[rows]].astype(int).T
+    height, width = depth_m.shape
+    measured = depth_m[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)].astype(float)
+    estimated = rigid.transform(rigid.inverse(T_reference_camera), points[tracks.point[rows]])[:, 2]
+    good = np.isfinite(measured) & (measured > 0) & (estimated > 0)
+    return np.asarray(np.log(measured[good] / estimated[good]))
+
+
 @dataclass(frozen=True, eq=False)
 class DepthGuess:
     """A network's word on how far away everything in a view is.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pycolmap
@@ -11,6 +12,7 @@ import pycolmap
 from pose_bridge.errors import NoEstimateError
 from pose_bridge.estimators import patches
 from pose_bridge.estimators.base import Array, Estimate, Estimator, Problem, Tracks, scaled_cameras
+from pose_bridge.estimators.normal_equations import NormalEquations
 from pose_bridge.estimators.pairs import ideal_camera, matrix
 from pose_bridge.geometry import rigid, rotations
 
@@ -27,6 +29,36 @@ PATCHES_COUNT = 2.0  # times what patches say: neighbours err alike too, as simu
 MIN_REDUNDANCY = 12  # residuals beyond the unknowns, below which no covariance is worth its name
 
 
+@dataclass(frozen=True, eq=False)
+class Refined:
+    """Cameras and points where their reprojection errors are smallest.
+
+    Attributes:
+        problem: Where the keypoints come from.
+        T_reference_camera: By view.
+        points: (P, 3), in the frame of view 0.
+        tracks: What was kept.
+        error_px: Of each observation, (O,).
+        noise_px: Standard deviation of a keypoint.
+        model: For pycolmap.
+        adjuster: That of the model.
+    """
+
+    problem: Problem
+    T_reference_camera: Mapping[int, Array]
+    points: Array
+    tracks: Tracks
+    error_px: Array
+    noise_px: float
+    model: pycolmap.Reconstruction
+    adjuster: pycolmap.CeresBundleAdjuster
+
+    @property
+    def half_px(self) -> float:
+        """An observation that misses by so much counts half."""
+        return LOSS_SIGMA * self.noise_px
+
+
 def adjust(
     estimator: Estimator,
     problem: Problem,
@@ -36,18 +68,28 @@ def adjust(
     *,
     max_error_px: float,
 ) -> Estimate:
+    """Refine, and say how sure it is: arguments and errors of `refined`, and whose estimate it is."""
+    return judged(estimator, refined(problem, T_reference_camera, points, tracks, max_error_px))
+
+
+def refined(
+    problem: Problem,
+    T_reference_camera: Mapping[int, Array],
+    points: Array,
+    tracks: Tracks,
+    max_error_px: float,
+) -> Refined:
     """Refine cameras and points on their reprojection errors, drop what does not fit, and refine again.
 
     Wrong matches that happen to fit roughly would pull at everything, so observations that miss by much count
     little (Cauchy's loss).
 
     Args:
-        estimator: Whose estimate it is.
         problem: Where the keypoints come from.
         T_reference_camera: First guess by view; view 0, the identity, among them.
         points: First guess, (P, 3), in the frame of view 0.
         tracks: Observations of those views.
-        max_error_px: Observations that miss by more are taken out.
+        max_error_px: Observations that miss by more are taken out; those behind a camera anyhow.
 
     Raises:
         NoEstimateError: Too little is left to determine the target.
@@ -77,12 +119,46 @@ def adjust(
         noise_px = max(LEAST_NOISE_PX, float(np.sqrt(np.sum(error_px**2) / redundancy)))
         if good.all() and rounds:
             break
-    joint, views = _joint_covariance(model, adjuster, T_reference_camera)
-    joint *= LOSS_EFFICIENCY * noise_px**2
-    joint += PATCHES_COUNT * patches.covariance(
-        problem, T_reference_camera, points, tracks, error_px, LOSS_SIGMA * noise_px
-    )
-    return estimate_of(estimator, T_reference_camera, points, tracks, error_px, joint, views)
+    return Refined(problem, T_reference_camera, points, tracks, error_px, noise_px, model, adjuster)
+
+
+def judged(estimator: Estimator, found: Refined) -> Estimate:
+    """Return what was refined as an estimate, with its covariance: residuals', and what patches err by.
+
+    Raises:
+        NoEstimateError: The observations do not determine the target.
+    """
+    joint, views = _joint_covariance(found.model, found.adjuster, found.T_reference_camera)
+    joint *= LOSS_EFFICIENCY * found.noise_px**2
+    adjusted = (found.T_reference_camera, found.points, found.tracks)
+    joint += PATCHES_COUNT * covariance_by_patches(found.problem, *adjusted, found.half_px)
+    return estimate_of(estimator, *adjusted, found.error_px, joint, views)
+
+
+def covariance_by_patches(
+    problem: Problem, T_reference_camera: Mapping[int, Array], points: Array, tracks: Tracks, half_px: float
+) -> Array:
+    """Covariance of the free views by what patches err by, where the distance to the target has no error.
+
+    Args:
+        problem: Where the keypoints come from.
+        T_reference_camera: Adjusted, by view.
+        points: Adjusted, (P, 3).
+        tracks: What is observed.
+        half_px: An observation that misses by so much counts half.
+
+    Raises:
+        NoEstimateError: The observations do not determine the cameras.
+    """
+    unit = _baseline(T_reference_camera)  # what is small must not depend on the one that happens to be
+    cameras, points = scaled_cameras(T_reference_camera, 1.0 / unit), points / unit
+    system = NormalEquations(problem, tracks, cameras, len(points), half_px, half_px)
+    information = system.information(cameras, points)
+    baseline = cameras[1][:3, 3]
+    information[:3, :3] += np.trace(information[:3, :3]) * np.outer(baseline, baseline)
+    covariance = patches.covariance(system, cameras, points, information)
+    to_unit = np.tile([unit] * 3 + [1.0] * 3, len(system.views))
+    return np.asarray(to_unit[:, None] * covariance * to_unit)
 
 
 def estimate_of(
@@ -112,9 +188,7 @@ def estimate_of(
     """
     unit = 1.0
     if not rigid_sides:
-        unit = float(np.linalg.norm(T_reference_camera[1][:3, 3]))
-        if unit == 0.0:
-            raise NoEstimateError("the two cameras stand in one place: there is no baseline to measure by")
+        unit = _baseline(T_reference_camera)
         joint = with_fixed_baseline(joint, views, T_reference_camera, (0, 1))
     to_unit = np.tile([1 / unit] * 3 + [1.0] * 3, len(views))
     return Estimate(
@@ -128,6 +202,13 @@ def estimate_of(
         covariance_views=views,
         rigid_sides=rigid_sides,
     )
+
+
+def _baseline(T_reference_camera: Mapping[int, Array]) -> float:
+    length = float(np.linalg.norm(T_reference_camera[1][:3, 3]))
+    if length == 0.0:
+        raise NoEstimateError("the two cameras stand in one place: there is no baseline to measure by")
+    return length
 
 
 def reprojection_error_px(

@@ -14,6 +14,7 @@ from pose_bridge.estimators.normal_equations import Belief, NormalEquations, bel
 from pose_bridge.geometry import rigid, rotations
 
 MAX_STEPS = 25
+LOSS_SIGMA = 2.0  # an observation that misses by so much counts half
 SMALL_STEP = 1e-6  # metres and radians
 SMALL_GAIN, ROUGH_GAIN = 1e-5, 1e-3  # share of the cost
 FIRST_DAMPING = 1e-4
@@ -128,7 +129,8 @@ def adjust(
         CancelledError, BudgetSpentError: From `control`.
         NoEstimateError: The observations do not determine the cameras.
     """
-    system = NormalEquations(problem, tracks, T_reference_camera, len(points), sigma_px, beliefs)
+    views, half_px = T_reference_camera.keys(), LOSS_SIGMA * sigma_px
+    system = NormalEquations(problem, tracks, views, len(points), sigma_px, half_px, beliefs)
     state = (dict(T_reference_camera), points)
     cost, damping = system.cost(*state), FIRST_DAMPING
     for _ in range(MAX_STEPS):
@@ -146,7 +148,7 @@ def adjust(
             break
         else:
             damping *= 10.0
-    return Adjusted(*state, system.error_px(*state), system.views, system.reduced(*state)[0])
+    return Adjusted(*state, system.error_px(*state), system.views, system.information(*state))
 
 
 def without(found: Adjusted, beliefs: Sequence[Belief]) -> tuple[Array, Array] | None:

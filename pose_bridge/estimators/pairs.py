@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from pose_bridge.config import SfmConfig
 from pose_bridge.control import Control
-from pose_bridge.estimators.base import Indices, Problem
+from pose_bridge.estimators.base import Array, Indices, Problem
 from pose_bridge.features import Once
-from pose_bridge.geometry import rigid, rotations
+from pose_bridge.geometry import epipolar, rigid, rotations
 
 NO_GEOMETRY = (
     pycolmap.TwoViewGeometryConfiguration.UNDEFINED,
@@ -24,6 +24,7 @@ NO_GEOMETRY = (
 )
 MAX_TRIALS = 2500  # finds 30 % of inliers with a probability of 0.998
 REMEMBERED = 5000
+SUPPORT_PX = 1.0  # a match that is so far from its epipolar line speaks half for it
 PairGeometry = dict[tuple[int, int], pycolmap.TwoViewGeometry]
 
 
@@ -88,6 +89,24 @@ class PairVerifier:
         return pycolmap.estimate_calibrated_two_view_geometry(
             camera, a, camera, b, matches.astype(np.uint32), options
         )
+
+
+def support(problem: Problem, geometry: PairGeometry, T_reference_camera: Mapping[int, Array]) -> float:
+    """How many of the verified matches lie on epipolar lines of these cameras; one that is a pixel off, half.
+
+    A view that is not among them is spoken for by nobody.
+    """
+    total = 0.0
+    for (a, b), found in geometry.items():
+        if a in T_reference_camera and b in T_reference_camera:
+            T_b_a = rigid.relative(T_reference_camera[b], T_reference_camera[a])
+            x_a, x_b = (
+                problem.features[view].points[keypoints]
+                for view, keypoints in zip((a, b), found.inlier_matches.T, strict=True)
+            )
+            off = epipolar.sampson_error(epipolar.essential_from_pose(T_b_a), x_a, x_b)
+            total += float(np.sum(1.0 / (1.0 + (problem.focal_px() * off / SUPPORT_PX) ** 2)))
+    return total
 
 
 def matrix(pose: pycolmap.Rigid3d) -> NDArray[np.float64]:

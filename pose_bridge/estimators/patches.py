@@ -13,66 +13,51 @@ from collections.abc import Mapping
 import numpy as np
 
 from pose_bridge.errors import NoEstimateError
-from pose_bridge.estimators.base import Array, Indices, Problem, Tracks, scaled_cameras
-from pose_bridge.estimators.normal_equations import LOSS_SIGMA, NormalEquations
+from pose_bridge.estimators.base import Array, Indices
+from pose_bridge.estimators.normal_equations import NormalEquations
 
 SIZE = 0.4  # of a patch, by the median distance of points from their middle
 FAR = 10  # patches from the middle: points beyond are of one patch with those before them
+SHIFTS = (0.0, 0.5)  # of a patch: where patches begin is chance, so two ways count half each
 LEFT_OUT = 0.99  # of a patch: a camera that sees nothing else is still determined
 
 
 def covariance(
-    problem: Problem,
-    T_reference_camera: Mapping[int, Array],
-    points: Array,
-    tracks: Tracks,
-    error_px: Array,
-    half_px: float,
+    system: NormalEquations, cameras: Mapping[int, Array], points: Array, information: Array
 ) -> Array:
     """Return the joint covariance of (dt, dr) of the free views, the target first, (6n, 6n).
 
-    The first step without each patch; the distance to the target is held, being the unit of length. Steps by
-    weights are too short, as a weight falls with the error that it weighs: made up for by means (Huber's).
+    The first step without each patch. Steps by weights are too short, as a weight falls with the error that
+    it weighs: made up for by means (Huber's).
 
     Args:
-        problem: Where the keypoints come from.
-        T_reference_camera: Adjusted, by view; view 0 is fixed.
+        system: Of all observations.
+        cameras: T_reference_camera, adjusted, by view.
         points: Adjusted, (P, 3).
-        tracks: What is observed.
-        error_px: Of each observation, (O,).
-        half_px: An observation that misses by so much counts half.
+        information: Of the free views, not singular, (6n, 6n): what the system says, and what else is known.
 
     Raises:
         NoEstimateError: The observations do not determine the cameras.
     """
-    unit = float(np.linalg.norm(T_reference_camera[1][:3, 3])) or 1.0  # what is small must not depend on it
-    cameras, points = scaled_cameras(T_reference_camera, 1.0 / unit), points / unit
-    patch_of = _patches(points)
-    parts = []
-    for patch in range(patch_of.max() + 1):
-        own = tracks.where(patch_of[tracks.point] == patch)
-        inside = points[patch_of == patch]
-        system = NormalEquations(problem, own, cameras, len(inside), half_px / LOSS_SIGMA)
-        parts.append(system.reduced(cameras, inside))
-    information, gradient = (np.array(part) for part in zip(*parts, strict=True))
-    count = gradient.shape[1]
-    without = np.zeros((len(parts), count + 1, count + 1))
-    without[:, :count, :count] = information.sum(axis=0) - LEFT_OUT * information
-    without[:, count, :3] = without[:, :3, count] = cameras[1][:3, 3]  # no step along the baseline
-    pull = np.pad(gradient, ((0, 0), (0, 1)))
-    try:
-        moved = np.linalg.solve(without, pull[..., None])[:, :count, 0]
-    except np.linalg.LinAlgError as error:
-        raise NoEstimateError("the target camera is not determined by the observations") from error
-    weight = 1.0 / (1.0 + (error_px / half_px) ** 2)
-    moved *= weight.mean() / np.mean(weight**2)
-    moved *= np.tile([unit] * 3 + [1.0] * 3, count // 6)
-    return np.asarray(moved.T @ moved)
+    counts = system.counts(cameras, points)
+    slope = np.mean(counts**2) / counts.mean()
+    total = np.zeros_like(information)
+    for shift in SHIFTS:
+        for rows, part, pull in system.parts(cameras, points, _patches(points, shift)):
+            left, gradient = information.copy(), np.zeros(len(information))
+            left[np.ix_(rows, rows)] -= LEFT_OUT * part
+            gradient[rows] = pull
+            try:
+                moved = np.linalg.solve(left, gradient) / slope
+            except np.linalg.LinAlgError as error:
+                raise NoEstimateError("the target camera is not determined by the observations") from error
+            total += np.outer(moved, moved)
+    return total / len(SHIFTS)
 
 
-def _patches(points: Array) -> Indices:
+def _patches(points: Array, shift: float) -> Indices:
     """Number of the cube that each point lies in, (P,)."""
     from_middle = points - np.median(points, axis=0)
-    typical = np.median(np.linalg.norm(from_middle, axis=1)) or 1.0
-    cubes = np.clip(np.floor(from_middle / (SIZE * typical)), -FAR, FAR)
+    size = SIZE * (np.median(np.linalg.norm(from_middle, axis=1)) or 1.0)
+    cubes = np.floor(np.clip(from_middle / size, -FAR, FAR) + shift)
     return np.unique(cubes, axis=0, return_inverse=True)[1].ravel()

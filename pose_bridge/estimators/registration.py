@@ -65,7 +65,7 @@ class RegistrationEstimator:
         # Another view stands in for the target: the one that shares most with the reference.
         second = own.index(max(own[1:], key=lambda view: len(problem.matches[0, view])))
         own[1], own[second] = own[second], own[1]
-        found = self._sfm.estimate(problem.part(own), control)
+        found = self._sfm.reconstruct(problem.part(own), control)
         view = np.array(own)[found.tracks.view]
         cameras = {own[new]: T for new, T in found.T_reference_camera.items()}
         return posed.Rig(cameras, Tracks(found.tracks.point, view, found.tracks.keypoint), found.points)

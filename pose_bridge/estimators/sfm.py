@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import numpy as np
 import pycolmap
@@ -12,14 +13,18 @@ from pose_bridge.config import SfmConfig
 from pose_bridge.control import Control
 from pose_bridge.errors import BudgetSpentError, NoEstimateError, PoseBridgeError
 from pose_bridge.estimators import bundle
-from pose_bridge.estimators.base import Estimate, Problem, Tracks
-from pose_bridge.estimators.pairs import PairGeometry, PairVerifier, ideal_camera
-from pose_bridge.geometry import rigid
+from pose_bridge.estimators.base import Array, Estimate, Problem, Tracks
+from pose_bridge.estimators.pairs import PairGeometry, PairVerifier, ideal_camera, support
+from pose_bridge.estimators.reflections import contradiction, inside_out
+from pose_bridge.geometry import distances, rigid
 from pose_bridge.views import Stage
 
 MIN_START_DEG = 1.0  # parallax of an initial pair
 GOOD_START_RAD = np.radians(10.0)  # more parallax than this does not make an initial pair better
 SURE_START_RAD = np.radians(6.0)
+EQUALLY = 0.99  # of the matches speak for another reconstruction: they do not tell which is right
+SAME_DEG = 3.0  # off each other, they are the same
+TOLD_APART = 2.0  # standard deviations by which odometry and depth must contradict one of them more
 GENERAL = pycolmap.TwoViewGeometryConfiguration.CALIBRATED
 
 
@@ -34,46 +39,42 @@ class SfmEstimator:
         self._verifier = verifier
 
     def estimate(self, problem: Problem, control: Control) -> Estimate:
-        """Reconstruct all views and return both ends' cameras.
+        """Reconstruct all views and return both ends' cameras: see `reconstruct`."""
+        return bundle.judged(self, self.reconstruct(problem, control))
+
+    def reconstruct(self, problem: Problem, control: Control) -> bundle.Refined:
+        """Reconstruct all views.
 
         Raises:
             NoEstimateError: No reconstruction holds both ends.
             CancelledError, BudgetSpentError: From `control`, also in mid-reconstruction.
         """
         geometry = self._verifier.verify(problem, control)
-        best: Estimate | None = None
-        for start in self._starts(geometry, problem)[: self._settings.starts]:
-            model = self._map(problem, geometry, start, control)
-            if model is None:
-                continue
-            try:
-                found = self._estimate(problem, model)
-            except NoEstimateError:
-                continue  # another start may determine what this one left open
-            # Started badly, a scene may come out reflected in depth: the right one fits more observations.
-            if best is None or len(found.tracks.point) > len(best.tracks.point):
-                best = found
-            if _sure(geometry[start]):
+        found: list[bundle.Refined] = []
+        for start in _starts(geometry, problem)[: self._settings.starts]:
+            found += self._reconstructed(problem, geometry, start, control)
+            if found and _sure(geometry[start]):
                 break
-        if best is None:
+        if not found:
             raise NoEstimateError("no reconstruction of the real views holds both ends")
-        return best
+        return _best(problem, geometry, found)
 
-    def _starts(self, geometry: PairGeometry, problem: Problem) -> list[tuple[int, int]]:
-        """Initial pairs, best first: many matches, parallax, not flat, and of one side (no wide baseline).
-
-        If the best one may start a reflection, the next is the best that does not.
-        """
-
-        def worth(pair: tuple[int, int]) -> float:
-            found = geometry[pair]
-            parallax = min(1.0, max(found.tri_angle, 0.0) / GOOD_START_RAD)
-            general = 1.0 if found.config == GENERAL else 0.3
-            same_side = 1.0 if problem.sides[pair[0]] == problem.sides[pair[1]] else 0.3
-            return float(len(found.inlier_matches) * parallax * general * same_side)
-
-        starts = sorted((pair for pair in geometry if worth(pair) > 0), key=worth, reverse=True)
-        return starts[:1] + sorted(starts[1:], key=lambda pair: not _sure(geometry[pair]))
+    def _reconstructed(
+        self, problem: Problem, geometry: PairGeometry, start: tuple[int, int], control: Control
+    ) -> Iterator[bundle.Refined]:
+        """The scene as it comes out from one initial pair, and turned inside out in depth."""
+        model = self._map(problem, geometry, start, control)
+        if model is None:
+            return
+        max_error_px = self._settings.max_error_px
+        with suppress(NoEstimateError):  # another start may determine what this one left open
+            found = bundle.refined(problem, *_read(model), max_error_px)
+            yield found
+            control.check()
+            other = bundle.refined(
+                problem, *inside_out(found.T_reference_camera, found.points), found.tracks, np.inf
+            )
+            yield bundle.refined(problem, other.T_reference_camera, other.points, other.tracks, max_error_px)
 
     def _map(
         self, problem: Problem, geometry: PairGeometry, start: tuple[int, int], control: Control
@@ -137,34 +138,74 @@ class SfmEstimator:
         options.ba_global_max_refinements, options.ba_local_max_refinements = 2, 1
         return options
 
-    def _estimate(self, problem: Problem, model: pycolmap.Reconstruction) -> Estimate:
-        T_world_reference = bundle.T_world_camera(model, 0)
-        cameras = {
-            image - 1: rigid.relative(T_world_reference, bundle.T_world_camera(model, image - 1))
-            for image in model.reg_image_ids()
-        }
-        ids = sorted(model.point3D_ids())
-        points = np.array([model.point3D(i).xyz for i in ids]).reshape(-1, 3)
-        tracks = Tracks.of_rows(
-            [
-                (index, element.image_id - 1, element.point2D_idx)
-                for index, point in enumerate(ids)
-                for element in model.point3D(point).track.elements
-            ]
+
+def _best(problem: Problem, geometry: PairGeometry, found: Sequence[bundle.Refined]) -> bundle.Refined:
+    """The reconstruction that most matches speak for; of several, the one that odometry and depth speak for.
+
+    Raises:
+        NoEstimateError: Nothing tells two of them apart.
+    """
+    speaking = [support(problem, geometry, one.T_reference_camera) for one in found]
+    first = found[int(np.argmax(speaking))]
+    R_first = first.T_reference_camera[1][:3, :3]
+    rivals = [
+        one
+        for one, many in zip(found, speaking, strict=True)
+        if many > EQUALLY * max(speaking)
+        and distances.rotation_error_deg(one.T_reference_camera[1][:3, :3], R_first) > SAME_DEG
+    ]
+    if not rivals:
+        return first
+    against = [
+        contradiction(problem, one.T_reference_camera, one.points, one.tracks) for one in (first, *rivals)
+    ]
+    least, next_one, *_ = sorted(against)
+    if next_one - least < TOLD_APART:
+        raise NoEstimateError(
+            "what the views show is flat, or far away: two different reconstructions explain it equally well"
         )
-        return bundle.adjust(
-            self,
-            problem,
-            cameras,
-            rigid.transform(rigid.inverse(T_world_reference), points),
-            tracks,
-            max_error_px=self._settings.max_error_px,
-        )
+    return (first, *rivals)[against.index(least)]
+
+
+def _starts(geometry: PairGeometry, problem: Problem) -> list[tuple[int, int]]:
+    """Initial pairs, best first: many matches, parallax, not flat, and of one side (no wide baseline).
+
+    If the best one may start a reflection, the next is the best that does not.
+    """
+
+    def worth(pair: tuple[int, int]) -> float:
+        found = geometry[pair]
+        parallax = min(1.0, max(found.tri_angle, 0.0) / GOOD_START_RAD)
+        general = 1.0 if found.config == GENERAL else 0.3
+        same_side = 1.0 if problem.sides[pair[0]] == problem.sides[pair[1]] else 0.3
+        return float(len(found.inlier_matches) * parallax * general * same_side)
+
+    starts = sorted((pair for pair in geometry if worth(pair) > 0), key=worth, reverse=True)
+    return starts[:1] + sorted(starts[1:], key=lambda pair: not _sure(geometry[pair]))
 
 
 def _sure(start: pycolmap.TwoViewGeometry) -> bool:
     """Whether a pair tells a scene from its reflection in depth: by parallax, and by not being flat."""
     return start.config == GENERAL and start.tri_angle >= SURE_START_RAD
+
+
+def _read(model: pycolmap.Reconstruction) -> tuple[dict[int, Array], Array, Tracks]:
+    """Cameras by view and points, (P, 3), in the frame of view 0, and what was observed."""
+    T_world_reference = bundle.T_world_camera(model, 0)
+    cameras = {
+        image - 1: rigid.relative(T_world_reference, bundle.T_world_camera(model, image - 1))
+        for image in model.reg_image_ids()
+    }
+    ids = sorted(model.point3D_ids())
+    points = np.array([model.point3D(i).xyz for i in ids]).reshape(-1, 3)
+    tracks = Tracks.of_rows(
+        [
+            (index, element.image_id - 1, element.point2D_idx)
+            for index, point in enumerate(ids)
+            for element in model.point3D(point).track.elements
+        ]
+    )
+    return cameras, rigid.transform(rigid.inverse(T_world_reference), points), tracks
 
 
 def _database(problem: Problem, geometry: PairGeometry) -> pycolmap.Database:

@@ -75,7 +75,7 @@ def test_step_and_information_are_those_of_the_cost(seed: int) -> None:
     asked, cameras, points, held = setting(rng, noise_px=0.0)
     tracks = all_tracks(4, 60)
     found = odometry_bundle.adjust(asked, cameras, points, tracks, held, 1.0, Control())
-    system = NormalEquations(asked, tracks, cameras, len(points), 1.0, held)
+    system = NormalEquations(asked, tracks, cameras, len(points), 1.0, 2.0, held)
     for _ in range(4):
         change = rng.normal(0, 1e-4, (3, 6))
         moved, _ = system.moved(cameras, points, change, np.zeros_like(points))
@@ -87,8 +87,8 @@ def test_step_and_information_are_those_of_the_cost(seed: int) -> None:
 def min_over_points(system: NormalEquations, cameras: dict, points: np.ndarray) -> float:
     """The cost once every point is where it fits best."""
     for _ in range(3):
-        _, _, V_inverse, _, gradient = system._reduced(cameras, points, 0.0)
-        points = points - np.einsum("pij,pj->pi", V_inverse, gradient)
+        found = system._reduced(cameras, points, 0.0)
+        points = points - np.einsum("pij,pj->pi", found.V_inverse, found.g_point)
     return system.cost(cameras, points)
 
 

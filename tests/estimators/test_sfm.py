@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic import arc, cloud, problem, stored
+from synthetic import CAMERA, arc, cloud, problem, stored
 
 from pose_bridge.config import SfmConfig
 from pose_bridge.control import Control
@@ -14,7 +14,7 @@ from pose_bridge.estimators import sfm
 from pose_bridge.estimators.base import Estimate, Problem
 from pose_bridge.estimators.pairs import PairVerifier
 from pose_bridge.estimators.sfm import SfmEstimator
-from pose_bridge.geometry import distances, rigid, uncertainty
+from pose_bridge.geometry import distances, rigid, rotations, uncertainty
 
 ANGLES_DEG = [0.0, 60.0, 15.0, 30.0, 45.0]
 SIDES = [0, 1, 0, 0, 1]
@@ -104,8 +104,55 @@ def test_a_scene_that_could_be_its_reflection(name: str, monkeypatch: pytest.Mon
         return distances.rotation_error_deg(R, T_reference_target[:3, :3])
 
     assert error_deg() < 1.0
-    monkeypatch.setattr(sfm, "_sure", lambda start: True)  # whatever the best start, none other is tried
+    monkeypatch.setattr(sfm, "_sure", lambda start: True)  # whatever the best start, none other is tried,
+    monkeypatch.setattr(sfm, "inside_out", nobody)  # nor the other way round
     assert error_deg() > 5.0
+
+
+def nobody(*args: object) -> None:
+    raise NoEstimateError("not tried")
+
+
+def test_a_flat_scene_from_a_good_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The front of a cabinet, seen from both sides."""
+    asked, T_reference_target = stored(Path(__file__).with_name("reflections.npz"), "cabinet")
+
+    def error_deg() -> float:
+        R = estimated(asked, starts=1).T_reference_target[:3, :3]
+        return distances.rotation_error_deg(R, T_reference_target[:3, :3])
+
+    assert error_deg() < 1.0
+    monkeypatch.setattr(sfm, "inside_out", nobody)
+    assert error_deg() > 30.0
+
+
+def flat(depth: bool) -> tuple[Problem, np.ndarray]:
+    """Two ends and a view beside one of them: what they see of a plane, they would see of another too."""
+    rng = np.random.default_rng(1)
+    R = [rotations.so3_exp(np.radians([0.0, yaw, 0.0])) for yaw in (0.0, -20.0, 1.0)]
+    along = np.array([1.0, 0.0, 0.3])
+    place = [[-0.8, 0.0, -3.5] + way * along for way in (0.0, 1.6, 0.02)]
+    T_world = [rigid.make(*pose) for pose in zip(R, place, strict=True)]
+    points = cloud(rng, 200, flat=True)
+    made = problem(T_world, points, rng, noise_px=0.5, sides=[0, 1, 0])
+    if depth:
+        depth_m = np.zeros((CAMERA.height, CAMERA.width), np.float32)
+        column, row = made.features[1].points_px.astype(int).T
+        depth_m[row, column] = rigid.transform(rigid.inverse(T_world[1]), points)[:, 2]
+        views = [made.views[0], dataclasses.replace(made.views[1], depth_m=depth_m), made.views[2]]
+        made = dataclasses.replace(made, views=views)
+    return made, rigid.relative(*T_world[:2])
+
+
+def test_two_scenes_that_nothing_tells_apart_are_no_estimate() -> None:
+    with pytest.raises(NoEstimateError, match="two different reconstructions"):
+        estimated(flat(depth=False)[0])
+
+
+def test_depth_tells_them_apart() -> None:
+    asked, T_true = flat(depth=True)
+    found = estimated(asked).T_reference_target
+    assert distances.rotation_error_deg(found[:3, :3], T_true[:3, :3]) < 1.0
 
 
 def test_no_time_is_left(asked: Problem) -> None:
