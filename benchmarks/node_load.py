@@ -156,17 +156,23 @@ def start_node(folder: Path, reliability: str) -> contextlib.AbstractContextMana
     """The node, with the profile and that reliability."""
     settings = {**SETTINGS, "image.reliability": reliability, "map.directory": folder}
     options = [option for name, value in settings.items() for option in ("-p", f"{name}:={value}")]
-    log = (folder / f"node_{reliability}.log").open("w")
+    log = log_of(folder, reliability).open("w")
     return process(
         sys.executable, "-m", "pose_bridge.ros.node", "--ros-args", *options, stdout=log, stderr=log
     )
+
+
+def log_of(folder: Path, reliability: str) -> Path:
+    """What a node prints."""
+    return folder / f"node_{reliability}.log"
 
 
 @dataclass
 class Measured:
     """What came out of one run, or of all together."""
 
-    starts_s: list[float] = field(default_factory=list)
+    starts_s: list[float] = field(default_factory=list)  # until the node says so itself
+    found_active_s: list[float] = field(default_factory=list)  # until a client has heard it
     cancels_s: list[float] = field(default_factory=list)
     overheads_s: list[float] = field(default_factory=list)
     goals_s: list[float] = field(default_factory=list)
@@ -201,7 +207,7 @@ class Client:
             if not self._state.service_is_ready():
                 return False
             asked = self._state.call_async(GetState.Request())
-            wait(asked.done, 1.0)
+            wait(asked.done, 0.1)  # answers get lost right after discovery
             return bool(asked.done() and asked.result().current_state.label == "active")
 
         assert wait(active), "the node did not become active"
@@ -299,10 +305,7 @@ def captured(stamp_ns: int) -> View:
 def load_it(client: Client, folder: Path, reliability: str, pairs: int, seed: int, out: Measured) -> None:
     """One run: start, camera on, so many goals that are answered and that are cancelled, camera off."""
     rng, questions = np.random.default_rng([seed, 1]), Questions(folder, seed)
-    start_s = time.monotonic()
-    with start_node(folder, reliability) as node:
-        client.wait_until_active()
-        out.starts_s.append(time.monotonic() - start_s)
+    with started(client, folder, reliability, out) as node:
         before = client.said("image", "received")
         camera = (sys.executable, __file__, "--publish", folder, "--reliability", reliability)
         with process(*camera, stdout=subprocess.PIPE) as publisher:
@@ -324,6 +327,20 @@ def load_it(client: Client, folder: Path, reliability: str, pairs: int, seed: in
             out.frames[reliability] = (int(client.said("image", "received") - before), published)
 
 
+@contextlib.contextmanager
+def started(
+    client: Client, folder: Path, reliability: str, out: Measured
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A node that is active, and how long that took."""
+    start_s = time.monotonic()
+    with start_node(folder, reliability) as node:
+        assert wait(lambda: "active: " in log_of(folder, reliability).read_text()), "it did not become active"
+        out.starts_s.append(time.monotonic() - start_s)
+        client.wait_until_active()
+        out.found_active_s.append(time.monotonic() - start_s)
+        yield node
+
+
 def anonymous_mib(pid: int) -> float:
     """Memory of a process that is its own: no files, nothing shared with DDS."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -338,10 +355,8 @@ def cpu_s(pid: int) -> float:
 
 def start_again(client: Client, folder: Path, out: Measured) -> None:
     """Only start it, and wait until it is active."""
-    start_s = time.monotonic()
-    with start_node(folder, RELIABILITIES[0]):
-        client.wait_until_active()
-        out.starts_s.append(time.monotonic() - start_s)
+    with started(client, folder, RELIABILITIES[0], out):
+        pass
     wait(lambda: not client.node.get_publishers_info_by_topic("diagnostics"), 10.0)
 
 
@@ -421,6 +436,9 @@ def main() -> None:
         "keyframes_in_the_buffer": KEYFRAMES,
         "cores_while_it_only_listens": {name: round(run.listening_cores, 3) for name, run in runs.items()},
         "frames_received_of_published": {name: run.frames[name] for name, run in runs.items()},
+        "found_active_by_a_client_s": np.round(
+            [s for run in runs.values() for s in run.found_active_s], 2
+        ).tolist(),
         "goals": {name: dict(run.ends) for name, run in runs.items()},
         "goal_median_s": {name: round(median(run.goals_s), 3) for name, run in runs.items()},
         "memory_mib": {name: np.round(run.memory_mib[::10], 1).tolist() for name, run in runs.items()},

@@ -84,11 +84,15 @@ class PoseBridgeNode(LifecycleNode):
             return done
         self._active = True
         self._goals.open()
-        return super().on_activate(state)
+        activated = super().on_activate(state)
+        pictures = self.resolve_topic_name(self._picture_topic())
+        self.get_logger().info(f"active: hears pictures on {pictures}; models load in the background")
+        return activated
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """End what runs, and the worker."""
         self._rest()
+        self.get_logger().info("inactive")
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -204,10 +208,9 @@ class PoseBridgeNode(LifecycleNode):
             self._health.watch(topic, made)
             return made
 
-        compressed = image.transport == "compressed"
-        kind, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
+        kind = CompressedImage if image.transport == "compressed" else Image
         heard = [
-            hear(kind, topic, self._on_image, pictures),
+            hear(kind, self._picture_topic(), self._on_image, pictures),
             hear(CameraInfo, "camera_info", self._on_camera_info, sensors),
             hear(Odometry, "odom", self._on_odom, sensors, motion),
             hear(Empty, "~/kidnapped", self._on_kidnapped, QoSProfile(depth=10), motion),
@@ -224,6 +227,9 @@ class PoseBridgeNode(LifecycleNode):
         if image.use_mask:
             heard.append(hear(Image, "mask", self._on_mask, pictures))
         return heard
+
+    def _picture_topic(self) -> str:
+        return "image/compressed" if self._config.image.transport == "compressed" else "image"
 
     def _open_actions(self) -> list[Any]:
         def serve(kind: type, name: str, execute: Callable[[ServerGoalHandle], Any]) -> ActionServer:

@@ -277,6 +277,7 @@ def test_namespace_name_and_remapping(start: Start, meet: Meet) -> None:
     topics = {name for name, _ in caller.node.get_topic_names_and_types()}
     assert {"/robot/finder/relative_pose", "/robot/initialpose", "/robot/camera/image_raw"} <= topics
     assert not {name for name in topics if "pose_bridge" in name}
+    assert "active: hears pictures on /robot/camera/image_raw" in node.said()
     assert until(lambda: caller.status("image") and caller.status("image").name.startswith("finder: "))
 
 
