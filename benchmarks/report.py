@@ -12,15 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta
+
+from pose_bridge.evaluation import intervals
 
 
 def share(name: str, good: int, total: int, wanted: str) -> dict[str, Any]:
     """A rate with its Clopper-Pearson interval."""
-    low = beta.ppf(0.025, good, total - good + 1) if good else 0.0
-    high = beta.ppf(0.975, good + 1, total - good) if good < total else 1.0
     value = good / total if total else float("nan")
-    return _target(name, value, [low, high], total, wanted)
+    return _target(name, value, intervals.rate(good, total), total, wanted)
 
 
 def count(name: str, found: int, total: int, wanted: str) -> dict[str, Any]:
@@ -47,14 +46,8 @@ def statistic(
     """Any statistic with its bootstrap interval, resampled by group."""
     if not len(values):
         return _target(name, float("nan"), [float("nan")] * 2, 0, wanted)
-    array, members = np.asarray(values, float), {}
-    for index, group in enumerate(groups):
-        members.setdefault(group, []).append(index)
-    blocks, rng, drawn = list(members.values()), np.random.default_rng(seed), []
-    for _ in range(1000):
-        rows = np.concatenate([blocks[k] for k in rng.integers(len(blocks), size=len(blocks))])
-        drawn.append(of(array[rows]))
-    return _target(name, of(array), np.percentile(drawn, [2.5, 97.5]).tolist(), len(array), wanted)
+    array = np.asarray(values, float)
+    return _target(name, of(array), intervals.bootstrap(array, groups, of, seed), len(array), wanted)
 
 
 def progress(done: int, total: int, text: str) -> None:
