@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pose_bridge.cli import config, estimate, models
+from pose_bridge.cli import config, estimate, models, pairs
 
 app = typer.Typer(
     name="pose_bridge",
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.command("estimate")(estimate.estimate)
 app.command("config")(config.config)
+app.command("pairs")(pairs.pairs)
 app.add_typer(models.app, name="models")
 
 

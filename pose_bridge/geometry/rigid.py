@@ -11,6 +11,7 @@ from pose_bridge.geometry import rotations
 from pose_bridge.geometry.arrays import Array, finite, fraction_of_one, shaped
 
 _LAST_ROW_TOLERANCE = 1e-6
+_DIGITS_TOLERANCE = 1e-3
 # Below this angle (theta - sin theta) / theta^3 loses digits, and three terms of its series are exact.
 _SMALL_ANGLE_RAD = 1e-2
 
@@ -26,6 +27,19 @@ def rigid(T: ArrayLike) -> Array:
         raise BadInputError(f"last row must be 0 0 0 1, got {matrix[3].tolist()}; is it transposed?")
     rotations.rotation(matrix[:3, :3])
     return matrix
+
+
+def from_digits(T: ArrayLike) -> Array:
+    """Return a transform whose rotation was written with few digits, as files have them, exactly rigid.
+
+    Raises:
+        BadInputError: Not rigid to 1e-3, or as `rigid`.
+    """
+    matrix = finite(T, (4, 4), "transform").copy()
+    R = rotations.nearest_rotation(matrix[:3, :3])
+    if np.abs(R - matrix[:3, :3]).max() <= _DIGITS_TOLERANCE:
+        matrix[:3, :3] = R
+    return rigid(matrix)
 
 
 def make(R: ArrayLike, t: ArrayLike) -> Array:

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 from PIL import ExifTags
 
 from pose_bridge.errors import BadCameraError, BadInputError
-from pose_bridge.geometry import rigid, rotations
-from pose_bridge.geometry.arrays import Array, finite
+from pose_bridge.geometry import rigid
+from pose_bridge.geometry.arrays import Array
 from pose_bridge.geometry.cameras import Camera
 from pose_bridge.photographs import images
 
@@ -27,7 +26,6 @@ _FRAME_KEYS = _CAMERA_KEYS | {"file", "T_world_camera", "note"}
 _FULL_FRAME_DIAGONAL_MM = math.hypot(36.0, 24.0)  # what CIPA DC-008 means by "35 mm film"
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # FocalPlaneResolutionUnit
 _MAX_ASPECT_CHANGE = 0.01
-_ROUNDING = 1e-3  # rotations in files are written with as few as four digits
 _ASK = "give its calibration with --cameras, or its focal length in pixels with --focal-px"
 
 
@@ -232,19 +230,10 @@ def _frame(entry: Any, common: Mapping[str, Any], shared: Camera | None, where: 
     T_world_camera = values.get("T_world_camera")
     if T_world_camera is not None:
         try:
-            T_world_camera = _rigid(T_world_camera)
+            T_world_camera = rigid.from_digits(T_world_camera)
         except BadInputError as error:
             raise BadCameraError(f"{where}: T_world_camera: {error}") from error
     return Frame(file=file, camera=camera, T_world_camera=T_world_camera)
-
-
-def _rigid(value: Any) -> Array:
-    """Return a transform whose rotation was written with few digits."""
-    T = finite(value, (4, 4), "transform").copy()
-    R = rotations.nearest_rotation(T[:3, :3])
-    if np.abs(R - T[:3, :3]).max() <= _ROUNDING:
-        T[:3, :3] = R
-    return rigid.rigid(T)
 
 
 def _camera(values: Mapping[str, Any], where: str) -> Camera:

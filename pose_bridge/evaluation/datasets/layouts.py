@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layouts in which data sets come, one class each: where files lie, and whose axes their poses have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pose_bridge.errors import BadInputError
+from pose_bridge.evaluation.datasets.base import (
+    Dataset,
+    Frame,
+    Scene,
+    folders,
+    listed,
+    numbers,
+    photograph,
+    pinhole,
+    rows,
+    size_px,
+)
+from pose_bridge.geometry import rigid, rotations
+from pose_bridge.geometry.arrays import Array
+from pose_bridge.geometry.cameras import Camera
+from pose_bridge.photographs import read_cameras
+
+FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL's camera looks along -z, y up
+REDUCED = ("images", "images_2", "images_4", "images_8")
+NAVI_MM = 1e-3
+
+
+class Photographs:
+    """Folders with a cameras.json: `<scene>/cameras.json`, and the photographs that it names."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def scenes(self) -> list[str]:
+        """See `Dataset`."""
+        return folders(self._root, "cameras.json")
+
+    def scene(self, name: str) -> Scene:
+        """See `Dataset`. Photographs without a pose are left out."""
+        path = self._root / name / "cameras.json"
+        calibration = read_cameras(path)
+        frames = []
+        for place, listed_frame in calibration.frames.items():
+            if listed_frame.T_world_camera is not None:
+                camera = calibration.camera(place)
+                frames.append(photograph(listed_frame.file, place, camera, listed_frame.T_world_camera))
+        return Scene(name, frames, metric=False)
+
+
+class Nerfstudio:
+    """Nerfstudio's layout, and DL3DV's: `<...>/transforms.json` with OpenGL's camera-to-world.
+
+    DL3DV ships reduced pictures: of `images`, `images_2`, `images_4` and `images_8` the first that is there.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def scenes(self) -> list[str]:
+        """See `Dataset`."""
+        return folders(self._root, "transforms.json")
+
+    def scene(self, name: str) -> Scene:
+        """See `Dataset`."""
+        path = self._root / name / "transforms.json"
+        content = listed(path)
+        if not isinstance(content, dict) or not isinstance(content.get("frames"), list):
+            raise BadInputError(f"{path}: holds no list of frames")
+        frames = [self._frame(path, {**content, **entry}) for entry in content["frames"]]
+        return Scene(name, sorted(frames, key=lambda frame: frame.name), metric=False)
+
+    def _frame(self, path: Path, entry: Mapping[str, Any]) -> Frame:
+        try:
+            file, T = Path(entry["file_path"]), np.asarray(entry["transform_matrix"], np.float64)
+            picture = _existing(path.parent / folder / file.name for folder in (file.parent, *REDUCED))
+            size = size_px(picture)
+            share = np.array(size) / [entry["w"], entry["h"]]  # of the pixels that the calibration is for
+            focal = np.array([entry["fl_x"], entry.get("fl_y", entry["fl_x"])]) * share
+            middle = np.array([entry["cx"], entry["cy"]]) * share
+            lens = [float(entry.get(key, 0.0)) for key in ("k1", "k2", "p1", "p2")]
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInputError(f"{path}: a frame lacks or misspells {error}") from error
+        K = [[focal[0], 0.0, middle[0]], [0.0, focal[1], middle[1]], [0.0, 0.0, 1.0]]
+        camera = pinhole(K, size, path, lens if any(lens) else ())
+        if T.shape != (4, 4):
+            raise BadInputError(f"{path}: transform_matrix of {file} must be 4 x 4, got {T.shape}")
+        return photograph(file.as_posix(), picture, camera, T @ FLIP_YZ)
+
+
+class ScanNet:
+    """ScanNet's: `<scene>/{color/N.jpg, pose/N.txt, intrinsic/intrinsic_color.txt}`, camera-to-world."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def scenes(self) -> list[str]:
+        """See `Dataset`."""
+        return folders(self._root, "intrinsic/intrinsic_color.txt")
+
+    def scene(self, name: str) -> Scene:
+        """See `Dataset`. Frames whose tracking was lost (infinite poses) are left out."""
+        folder = self._root / name
+        K = numbers(folder / "intrinsic" / "intrinsic_color.txt", (4, 4))[:3, :3]
+        pictures = sorted((folder / "color").glob("*.jpg"), key=lambda path: int(path.stem))
+        if not pictures:
+            raise BadInputError(f"{folder / 'color'} holds no N.jpg; export the colour frames first")
+        size = size_px(pictures[0])
+        camera = Camera.from_opencv(K, width=size[0], height=size[1])
+        frames = []
+        for path in pictures:
+            T = numbers(folder / "pose" / f"{path.stem}.txt", (4, 4))
+            if np.isfinite(T).all():
+                frames.append(photograph(path.stem, path, camera, T))
+        return Scene(name, frames, metric=True)
+
+
+class Cambridge:
+    """Cambridge Landmarks': `<scene>/{seqN/frame00001.png, dataset_*.txt, reconstruction.nvm}`.
+
+    Places and world-to-camera rotations stand in the text files, focal lengths in the reconstruction.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def scenes(self) -> list[str]:
+        """See `Dataset`."""
+        return folders(self._root, "dataset_test.txt")
+
+    def scene(self, name: str) -> Scene:
+        """See `Dataset`. Training and test photographs together, by sequence."""
+        folder = self._root / name
+        focals_px = {_stem(words[0]): float(words[1]) for words in self._nvm(folder)}
+        frames = []
+        for path in sorted(folder.glob("dataset_*.txt")):
+            for file, *written in rows(path, 8):
+                try:
+                    x, y, z, qw, qx, qy, qz = map(float, written[:7])
+                except ValueError:
+                    continue  # the header
+                picture, key = folder / file, _stem(file)
+                if key not in focals_px:
+                    raise BadInputError(f"{folder / 'reconstruction.nvm'}: no focal length of {file}")
+                R_camera_world = rotations.rotation_from_quat_xyzw(_unit([qx, qy, qz, qw]))
+                T_world_camera = rigid.make(R_camera_world.T, [x, y, z])
+                camera = Camera.from_focal_px(focals_px[key], *size_px(picture))
+                frames.append(photograph(key, picture, camera, T_world_camera))
+        return Scene(name, sorted(frames, key=lambda frame: frame.name), metric=True)
+
+    @staticmethod
+    def _nvm(folder: Path) -> Iterator[list[str]]:
+        """Lines of the cameras: file, focal length, quaternion, place, distortion, 0."""
+        path = folder / "reconstruction.nvm"
+        for words in rows(path, 11):
+            if Path(words[0]).suffix.lower() not in (".jpg", ".png"):
+                return  # points follow
+            yield words
+
+
+class Navi:
+    """NAVI's: `<object>/{multiview-*, video-*, wild_set}/{annotations.json, images/}`.
+
+    Poses take the object's points, in millimetres, to the camera (x right, y down, z forward).
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def scenes(self) -> list[str]:
+        """See `Dataset`."""
+        return folders(self._root, "annotations.json")
+
+    def scene(self, name: str) -> Scene:
+        """See `Dataset`."""
+        path = self._root / name / "annotations.json"
+        entries = listed(path)
+        if not isinstance(entries, list):
+            raise BadInputError(f"{path}: holds no list of photographs")
+        return Scene(name, [self._frame(path, entry) for entry in entries], metric=True)
+
+    @staticmethod
+    def _frame(path: Path, entry: Mapping[str, Any]) -> Frame:
+        try:
+            qw, qx, qy, qz = entry["camera"]["q"]
+            t_m = NAVI_MM * np.asarray(entry["camera"]["t"], np.float64)
+            height, width = entry["image_size"]
+            focal_px, file = float(entry["camera"]["focal_length"]), str(entry["filename"])
+            T_camera_object = rigid.make(rotations.rotation_from_quat_xyzw(_unit([qx, qy, qz, qw])), t_m)
+            camera = Camera.from_focal_px(focal_px, int(width), int(height))
+        except (KeyError, TypeError, ValueError, BadInputError) as error:
+            raise BadInputError(f"{path}: a photograph lacks or misspells {error}") from error
+        picture = path.parent / "images" / file
+        return photograph(Path(file).stem, picture, camera, rigid.inverse(T_camera_object))
+
+
+LAYOUTS: dict[str, type] = {
+    "photographs": Photographs,
+    "nerfstudio": Nerfstudio,
+    "dl3dv": Nerfstudio,
+    "scannet": ScanNet,
+    "cambridge": Cambridge,
+    "navi": Navi,
+}
+
+
+def opened(spec: str) -> Dataset:
+    """Return the data set that `layout:folder` names.
+
+    Raises:
+        BadInputError: The layout is unknown.
+    """
+    layout, colon, folder = spec.partition(":")
+    if not colon or layout not in LAYOUTS:
+        raise BadInputError(f"{spec!r}: name a data set as layout:folder, layout being {', '.join(LAYOUTS)}")
+    dataset: Dataset = LAYOUTS[layout](Path(folder).expanduser())
+    return dataset
+
+
+def _existing(paths: Iterator[Path]) -> Path:
+    tried = list(paths)
+    for path in tried:
+        if path.is_file():
+            return path
+    raise BadInputError(f"{tried[0]} does not exist, nor a reduced copy of it")
+
+
+def _stem(file: str) -> str:
+    """A file's way without its ending: the reconstruction names photographs that became PNG since."""
+    return Path(file).with_suffix("").as_posix()
+
+
+def _unit(quat_xyzw: list[float]) -> Array:
+    quat = np.asarray(quat_xyzw, np.float64)
+    norm = float(np.linalg.norm(quat))
+    if not 0.9 < norm < 1.1:
+        raise BadInputError(f"a quaternion of length {norm:g} is no rotation")
+    return quat / norm

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lists of pairs that are asked about: drawn by a rule, saved, and read again.
+
+Papers draw pairs of a scene at random within a range of yaw and do not publish them, so that two papers' rows
+never compare. A list is a file here: whoever has it asks the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pose_bridge.errors import BadInputError
+from pose_bridge.evaluation.datasets.base import Dataset, Frame, Scene
+from pose_bridge.geometry import rotations
+from pose_bridge.geometry.arrays import Array
+
+MOST_FRAMES = 400  # of a scene that are paired; of more, so many evenly apart
+OWN_UP = 0.01  # weight of cameras' own up, which may all lean one way
+BETWEEN = 3  # true frames that stand in for generated ones: as many as InterPose generates for a subset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairRule:
+    """Which pairs are drawn.
+
+    Attributes:
+        yaw_deg: From, to: how far the second camera is turned about the vertical.
+        count: At most so many.
+        per_scene: At most so many of one scene; 0 for as many as it takes.
+        context: Views around either end that belong to its side, before and after it.
+        seed: Of the drawing.
+    """
+
+    yaw_deg: tuple[float, float]
+    count: int
+    per_scene: int = 0
+    context: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        low, high = self.yaw_deg
+        if not 0.0 <= low < high <= 180.0:
+            raise BadInputError(f"yaw must run from 0 up to 180 degrees, got {low:g} to {high:g}")
+        if self.count < 1 or self.per_scene < 0 or self.context < 0:
+            raise BadInputError("a rule needs a count of at least 1, and no negative numbers")
+
+
+# InterPose (CVPR 2025), tables 1 to 4: yaw, pairs; DL3DV has one of each scene, ScanNet four of each of 75.
+PAPERS = {
+    "cambridge": PairRule(yaw_deg=(50.0, 65.0), count=290),
+    "scannet": PairRule(yaw_deg=(50.0, 65.0), count=300, per_scene=4),
+    "dl3dv": PairRule(yaw_deg=(50.0, 90.0), count=300, per_scene=1),
+    "navi": PairRule(yaw_deg=(50.0, 90.0), count=300),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """One question of a list; views by their names in the scene.
+
+    Attributes:
+        scene: Where.
+        reference: The one end.
+        target: The other.
+        reference_context: Views around the reference.
+        target_context: Views around the target.
+        between: True frames between the two, in order.
+        yaw_deg: How far the target is turned about the vertical.
+        rotation_deg: How far it is turned.
+    """
+
+    scene: str
+    reference: str
+    target: str
+    reference_context: tuple[str, ...] = ()
+    target_context: tuple[str, ...] = ()
+    between: tuple[str, ...] = ()
+    yaw_deg: float
+    rotation_deg: float
+
+    @property
+    def id(self) -> str:
+        """What tells it from the others of its list."""
+        return f"{self.scene}: {self.reference} - {self.target}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairList:
+    """Pairs, and how they came about.
+
+    Attributes:
+        dataset: `layout:folder`, as it was given.
+        rule: By which they were drawn.
+        pairs: In the order in which they are asked.
+    """
+
+    dataset: str
+    rule: PairRule
+    pairs: tuple[Pair, ...]
+
+
+def draw(dataset: Dataset, rule: PairRule) -> Iterator[Pair]:
+    """Draw pairs, of each scene in turn, until there are enough or none is left.
+
+    Args:
+        dataset: Its scenes are read one by one, and in another order for another seed.
+        rule: Which.
+
+    Raises:
+        BadInputError: From the data set.
+    """
+    rng = np.random.default_rng(rule.seed)
+    waiting = [_of_scene(dataset, str(name), rule) for name in rng.permutation(dataset.scenes())]
+    left = rule.count
+    while waiting and left:
+        still = []
+        for pairs in waiting:
+            pair = next(pairs, None)
+            if pair is not None and left:
+                left -= 1
+                still.append(pairs)
+                yield pair
+        waiting = still
+
+
+def save(path: Path, pairs: PairList) -> None:
+    """Write a list, whole or not at all.
+
+    Raises:
+        BadInputError: It cannot be written there.
+    """
+    new = path.with_name(f"{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.write_text(json.dumps(dataclasses.asdict(pairs), indent=1) + "\n")
+        os.replace(new, path)
+    except OSError as error:
+        raise BadInputError(f"{path}: the pairs cannot be written there: {error}") from error
+
+
+def load(path: Path) -> PairList:
+    """Read a list.
+
+    Raises:
+        BadInputError: Missing, or not what `save` wrote.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+        rule = {**content["rule"], "yaw_deg": tuple(content["rule"]["yaw_deg"])}
+        pairs = tuple(Pair(**{k: _frozen(v) for k, v in pair.items()}) for pair in content["pairs"])
+        found = PairList(dataset=content["dataset"], rule=PairRule(**rule), pairs=pairs)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInputError(
+            f"{path}: not a list of pairs: {error}; draw one with pose_bridge pairs"
+        ) from error
+    if len({pair.id for pair in pairs}) < len(pairs):
+        raise BadInputError(f"{path}: a pair is listed twice")
+    return found
+
+
+def yaws_deg(frames: Sequence[Frame]) -> Array:
+    """Return by how much each camera is turned against each other about the scene's vertical, (N, N).
+
+    Which way up is need not be known: it is what cameras' x axes are level to, those of a walk with its turns
+    all together; where none turns, it is the mean of their own.
+    """
+    poses = np.array([frame.T_world_camera[:3, :3] for frame in frames]).reshape(-1, 3, 3)
+    own = -poses[:, :, 1].mean(axis=0)
+    level = poses[:, :, 0].T @ poses[:, :, 0] / len(poses) - OWN_UP * np.outer(own, own)
+    up = np.linalg.eigh(level)[1][:, 0]
+    up *= np.sign(up @ own) or 1.0
+    east = np.cross(up, np.eye(3)[np.argmin(np.abs(up))])
+    east /= np.linalg.norm(east)
+    ahead = poses[:, :, 2]
+    heading = np.arctan2(ahead @ np.cross(up, east), ahead @ east)
+    turned = np.abs(heading[:, None] - heading[None, :])
+    return np.degrees(np.minimum(turned, 2.0 * np.pi - turned))
+
+
+def _of_scene(dataset: Dataset, name: str, rule: PairRule) -> Iterator[Pair]:
+    """Pairs of one scene, drawn when they are asked for: each pair once, either end first."""
+    rng = np.random.default_rng([rule.seed, zlib.crc32(name.encode())])
+    scene = dataset.scene(name)
+    count = len(scene.frames)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_FRAMES)).round().astype(int))
+    yaw_deg = yaws_deg([scene.frames[index] for index in chosen])
+    low, high = rule.yaw_deg
+    first, second = np.nonzero(np.triu((yaw_deg >= low) & (yaw_deg < high), k=1))
+    order = rng.permutation(len(first))[: rule.per_scene or None]
+    for row in order.tolist():
+        a, b = int(first[row]), int(second[row])
+        ends = (int(chosen[a]), int(chosen[b]))
+        yield _pair(scene, ends if rng.random() < 0.5 else ends[::-1], rule, float(yaw_deg[a, b]))
+
+
+def _pair(scene: Scene, ends: tuple[int, int], rule: PairRule, yaw_deg: float) -> Pair:
+    frames = scene.frames
+    own: tuple[list[str], list[str]] = ([], [])
+    for index in range(len(frames)):
+        apart = [abs(index - end) for end in ends]
+        side = int(apart[1] < apart[0])
+        if 0 < apart[side] <= rule.context and index not in ends:
+            own[side].append(frames[index].name)
+    between = np.linspace(*ends, BETWEEN + 2).round().astype(int)[1:-1].tolist()
+    reference, target = (frames[end] for end in ends)
+    R = reference.T_world_camera[:3, :3].T @ target.T_world_camera[:3, :3]
+    return Pair(
+        scene=scene.name,
+        reference=reference.name,
+        target=target.name,
+        reference_context=tuple(own[0]),
+        target_context=tuple(own[1]),
+        between=tuple(frames[index].name for index in dict.fromkeys(between) if index not in ends),
+        yaw_deg=round(yaw_deg, 3),
+        rotation_deg=round(float(np.degrees(rotations.rotation_angle_rad(rotations.nearest_rotation(R)))), 3),
+    )
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
