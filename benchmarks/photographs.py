@@ -50,7 +50,7 @@ class Walk:
         frames = json.loads((folder / "cameras.json").read_text())["frames"]
         self.views = [photographs.read_view(folder / frame["file"], cameras) for frame in frames]
         self.names = [Path(frame["file"]).stem for frame in frames]
-        self.T_world_camera = [_tidy(np.array(frame["T_world_camera"])) for frame in frames]
+        self.T_world_camera = [rigid.from_digits(frame["T_world_camera"]) for frame in frames]
         self.hole = self.names.index(HOLE[0]) if HOLE[0] in self.names else -1
 
     def T(self, reference: int, target: int) -> np.ndarray:
@@ -279,10 +279,6 @@ def draw(rows: list[Row], path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="upper left")
     figure.savefig(path, dpi=150)
-
-
-def _tidy(T: np.ndarray) -> np.ndarray:
-    return rigid.make(rotations.nearest_rotation(T[:3, :3]), T[:3, 3])
 
 
 def main() -> None:
