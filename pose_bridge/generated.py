@@ -390,20 +390,15 @@ def agreement(
         CancelledError, BudgetSpentError: From `control`.
     """
     target = question.target.id
-    films = [(question.reference, *video.views, question.target) for video in videos]
-    parts = [
-        consensus.subsets(len(film), settings.subset_views, settings.subsets, (question.seed + index) % 2**63)
-        for index, film in enumerate(films)
-    ]
+    parts = parts_of(question, videos, settings)
     said: list[list[Array]] = [[] for _ in videos]
 
     def ask(video: int, numbers: Sequence[int]) -> Array:
-        sets = [[films[video][frame] for frame in parts[video][number]] for number in numbers]
-        guesses = guesser.estimate_many(sets, control)
-        said[video] += [_to_unit(guess.T_reference_camera[target]) for guess in guesses]
+        guesses = guesser.estimate_many([parts[video][number] for number in numbers], control)
+        said[video] += [to_unit(guess.T_reference_camera[target]) for guess in guesses]
         return np.array(said[video][-len(numbers) :])
 
-    T_pair = _to_unit(pair.T_reference_camera[target])
+    T_pair = to_unit(pair.T_reference_camera[target])
     choice = consensus.race(ask, len(videos), settings.subsets, T_pair, settings.within_deg)
     T, best = choice.T_reference_target, said[choice.video]
     opposite = sum(float(T[:3, 3] @ other[:3, 3]) < 0.0 for other in best)
@@ -417,14 +412,26 @@ def agreement(
         T_reference_target=T,
         covariance=covariance,
         spread_deg=float(choice.d_med_deg[choice.video]),
-        views=tuple(films[choice.video][frame] for frame in parts[choice.video][choice.subset][1:-1]),
+        views=parts[choice.video][choice.subset][1:-1],
         text=f"video {choice.video + 1} of {len(videos)} agrees with itself to "
         f"{choice.d_med_deg[choice.video]:.1f} degrees, and with the two views alone to "
         f"{choice.d_bias_deg[choice.video]:.1f} ({choice.asked} parts asked)",
     )
 
 
-def _to_unit(T: Array) -> Array:
+def parts_of(
+    question: Question, videos: Sequence[Video], settings: GeneratedConfig
+) -> list[list[tuple[View, ...]]]:
+    """Return the subsets of each video's frames, both ends with them, that a guesser is asked about."""
+    parts = []
+    for index, video in enumerate(videos):
+        film, seed = (question.reference, *video.views, question.target), (question.seed + index) % 2**63
+        drawn = consensus.subsets(len(film), settings.subset_views, settings.subsets, seed)
+        parts.append([tuple(film[frame] for frame in some) for some in drawn])
+    return parts
+
+
+def to_unit(T: Array) -> Array:
     """The pose with a baseline of 1.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pose_bridge.cli import config, estimate, models, pairs
+from pose_bridge.cli import config, estimate, evaluate, models, pairs
 
 app = typer.Typer(
     name="pose_bridge",
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("estimate")(estimate.estimate)
 app.command("config")(config.config)
 app.command("pairs")(pairs.pairs)
+app.command("evaluate")(evaluate.evaluate)
 app.add_typer(models.app, name="models")
 
 

@@ -120,9 +120,9 @@ def mean_average_accuracy(
     rotation_deg: ArrayLike, translation_deg: ArrayLike, limit_deg: int = LIMIT_DEG
 ) -> float:
     """Return the mean over limits of the smaller of both accuracies, mAA (PoseDiffusion); NaN if of none."""
-    both = [_errors(errors) for errors in (rotation_deg, translation_deg)]
-    limits = range(1, limit_deg + 1)
-    return float(np.mean([min(share_within(errors, limit) for errors in both) for limit in limits]))
+    limits = np.arange(1, limit_deg + 1)
+    both = [_errors(errors)[:, None] < limits for errors in (rotation_deg, translation_deg)]
+    return float(np.minimum(*(within.mean(axis=0) for within in both)).mean()) if len(both[0]) else np.nan
 
 
 def placed(errors: PoseErrors) -> Mask:

@@ -54,6 +54,29 @@ def translation_error_unsigned_deg(t_a: ArrayLike, t_b: ArrayLike) -> float:
     return min(signed_deg, 180.0 - signed_deg)
 
 
+def correct(T: ArrayLike, T_true: ArrayLike, *, directed: bool, metric: bool) -> bool:
+    """Return whether an answer is correct in the sense of docs/method.md.
+
+    Args:
+        T: The answer, (4, 4).
+        T_true: The truth, (4, 4), in metres if the answer is.
+        directed: Its translation claims to be a direction.
+        metric: And its length to be metres.
+
+    Raises:
+        BadInputError: Either is no pose.
+    """
+    answer, truth = np.asarray(T, np.float64), np.asarray(T_true, np.float64)
+    if rotation_error_deg(answer[:3, :3], truth[:3, :3]) > CORRECT_ROTATION_DEG:
+        return False
+    if metric:
+        reach_m = max(CORRECT_M, CORRECT_SHARE * float(np.linalg.norm(truth[:3, 3])))
+        return float(np.linalg.norm(answer[:3, 3] - truth[:3, 3])) <= reach_m
+    if not directed or not (answer[:3, 3].any() and truth[:3, 3].any()):
+        return not directed
+    return translation_error_deg(answer[:3, 3], truth[:3, 3]) <= CORRECT_DIRECTION_DEG
+
+
 def _direction(t: ArrayLike, name: str) -> Array:
     vector = finite(t, (3,), name)
     largest = float(np.abs(vector).max())

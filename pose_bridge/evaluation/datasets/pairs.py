@@ -90,7 +90,8 @@ class Pair:
     @property
     def id(self) -> str:
         """What tells it from the others of its list."""
-        return f"{self.scene}: {self.reference} - {self.target}"
+        place = "" if self.scene == "." else f"{self.scene}: "
+        return f"{place}{self.reference} - {self.target}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +157,7 @@ def load(path: Path) -> PairList:
     try:
         content: dict[str, Any] = json.loads(path.read_text())
         rule = {**content["rule"], "yaw_deg": tuple(content["rule"]["yaw_deg"])}
-        pairs = tuple(Pair(**{k: _frozen(v) for k, v in pair.items()}) for pair in content["pairs"])
+        pairs = tuple(map(pair_of, content["pairs"]))
         found = PairList(dataset=content["dataset"], rule=PairRule(**rule), pairs=pairs)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInputError(
@@ -225,5 +226,11 @@ def _pair(scene: Scene, ends: tuple[int, int], rule: PairRule, yaw_deg: float) -
     )
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def pair_of(record: dict[str, Any]) -> Pair:
+    """Return a pair as it was written down.
+
+    Raises:
+        TypeError: It lacks something, or has more than a pair.
+    """
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in record.items()}
+    return Pair(**values)

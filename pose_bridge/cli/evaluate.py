@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pose_bridge evaluate`: methods side by side on a list of pairs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pose_bridge.cli import config as settings
+from pose_bridge.cli.failures import reported
+from pose_bridge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+
+def evaluate(
+    pairs: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="The list that `pose_bridge pairs` wrote.", show_default=False),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Answers and the report; goes on with what is there.")
+    ],
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAYOUT:FOLDER", help="Where the photographs are.", show_default="as in the list"
+        ),
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="With commas: direct, context, pair, true-frames, generated-average, d_med, d_total, "
+            "oracle; all but the first two need a profile with models. Differences are to the first.",
+        ),
+    ] = "direct,context",
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Settings, as `pose_bridge config` writes them.")
+    ] = None,
+    profile: Annotated[
+        str, typer.Option(metavar="NAME", help="Which models to use: one of `pose_bridge models list`.")
+    ] = "real",
+    budget: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="Seconds a question to the bridge may take.", show_default="setting"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is random.")] = 0,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Ask methods about pairs, and write report.md with numbers, intervals, paired differences and figures.
+
+    May be stopped at any time and started again: no pair is lost, or asked twice. `accelerate launch` spreads
+    the pairs over processes, and so over GPUs.
+    """
+    with reported(verbose=verbose):
+        from pose_bridge.evaluation import benchmark, report
+        from pose_bridge.evaluation.datasets import pairs as lists
+        from pose_bridge.evaluation.datasets.layouts import opened
+        from pose_bridge.evaluation.methods import Panel
+
+        listed, names = lists.load(pairs), [name.strip() for name in method.split(",")]
+        photographs, using = opened(dataset or listed.dataset), settings.load(config, profile)
+        if budget is not None:
+            using = replace(using, bridge=replace(using.bridge, budget_s=budget))
+        panel, share = Panel(using, names), _share()
+        if share is None or share.is_main_process:
+            benchmark.begin(out, benchmark.Run.of(listed, names, using, seed))
+        if share is not None:
+            share.wait_for_everyone()
+        place = (0, 1) if share is None else (share.process_index, share.num_processes)
+        own = len(benchmark.waiting(listed, out, place))
+        with _progress(quiet=place[0] > 0) as progress:
+            task = progress.add_task("pairs", total=own)
+            for row in benchmark.answer(photographs, listed, panel, out, seed, place):
+                progress.update(task, advance=1, description=row.pair.id)
+        if share is not None:
+            share.wait_for_everyone()
+        if place[0] == 0:
+            page = report.write(benchmark.rows(out), names, photographs, out, seed)
+            Console(stderr=True, highlight=False).print(f"{page} and its figures are written")
+
+
+def _share() -> PartialState | None:
+    """This process's place among those of `accelerate launch`; None if there is only one.
+
+    Raises:
+        ConfigError: There are several, and they do not find each other: they would all ask the same.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes == 1:
+        return None
+    import torch
+    from accelerate import PartialState
+
+    share = PartialState(cpu=not torch.cuda.is_available())
+    if share.num_processes != processes:
+        raise ConfigError(f"{processes} processes were launched, but {share.num_processes} found each other")
+    return share
+
+
+def _progress(*, quiet: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True, highlight=False, quiet=quiet))

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be asked about a pair: the bridge's rungs, a network, and InterPose's rules for generated videos.
+
+direct             the two views, matched and judged
+context            with the real views around both ends, matched and judged
+pair               the network on the two views
+true-frames        the network with true frames between the two: what a perfect video would give
+generated-average  the network on subsets of generated videos, all poses averaged
+d_med              the medoid of the video whose subsets agree best
+d_total            the same, and with the two views alone: InterPose
+oracle             of all those poses the one nearest to the truth
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pose_bridge import generated
+from pose_bridge.bridge import Bridge
+from pose_bridge.config import Config
+from pose_bridge.control import Control
+from pose_bridge.errors import BadInputError, ConfigError, NoEstimateError, OutOfMemoryError
+from pose_bridge.estimators.base import Array
+from pose_bridge.evaluation.datasets.base import Scene
+from pose_bridge.evaluation.datasets.pairs import Pair
+from pose_bridge.generated import Models
+from pose_bridge.generators import base as generators
+from pose_bridge.selection import consensus
+from pose_bridge.views import Answer, Question, Stage, Status, Translation, View
+
+BRIDGE = ("direct", "context")
+NETWORK = ("pair", "true-frames")
+VIDEOS = ("generated-average", "d_med", "d_total", "oracle")
+NAMES = (*BRIDGE, *NETWORK, *VIDEOS)
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What one method says about one pair.
+
+    Attributes:
+        T_reference_target: (4, 4); None without an answer.
+        directed: Its translation means a direction.
+        metric: Its length means metres.
+        score: By which its answers are ranked, more being surer; None where it ranks none.
+        why: It gave no answer.
+        seconds: That it took.
+    """
+
+    T_reference_target: Array | None
+    directed: bool = True
+    metric: bool = False
+    score: float | None = None
+    why: str = ""
+    seconds: float = 0.0
+
+
+class Panel:
+    """Methods that are asked about pairs, one after the other.
+
+    Args:
+        config: Settings; those of a profile with models for the methods that need them.
+        names: Of the methods.
+        loader: Gives the models.
+
+    Raises:
+        BadInputError: A method is unknown or named twice.
+        ConfigError: The settings name no weights for a method that needs them.
+        ModelError: The weights are missing, or of another model.
+    """
+
+    def __init__(
+        self, config: Config, names: Sequence[str], loader: Callable[[Config], Models] = generated.load
+    ) -> None:
+        for name in names:
+            if name not in NAMES or list(names).count(name) > 1:
+                raise BadInputError(f"method {name!r}: name some of {', '.join(NAMES)}, each once")
+        self._config, self._names = config, tuple(names)
+        self._bridge = Bridge(config)
+        self._models: Models | None = None
+        learned = [name for name in names if name not in BRIDGE]
+        if learned:
+            if not generated.GeneratedRung.configured(config):
+                raise ConfigError(f"{', '.join(learned)}: need models; add --profile with some")
+            self._models = loader(config)
+
+    def ask(self, scene: Scene, pair: Pair, seed: int) -> dict[str, Said]:
+        """Ask all methods about a pair.
+
+        Raises:
+            BadInputError: A photograph cannot be read.
+        """
+        question = _question(scene, pair, seed)
+        T_true = scene.T_reference_target(pair.reference, pair.target)
+        found: dict[str, Said] = {}
+        for name in self._names:
+            if name in BRIDGE:
+                found[name] = self._by_bridge(question, name)
+            elif name in NETWORK:
+                frames = pair.between if name == "true-frames" else ()
+                found[name] = self._by_network(question, [scene.frame(f).view() for f in frames])
+        if set(VIDEOS) & set(self._names):
+            of_videos = self._by_videos(question, T_true)
+            found |= {name: said for name, said in of_videos.items() if name in self._names}
+        return {name: found[name] for name in self._names}
+
+    def _by_bridge(self, question: Question, name: str) -> Said:
+        stage = Stage.DIRECT if name == "direct" else Stage.CONTEXT
+        context = ((), ()) if name == "direct" else (question.reference_context, question.target_context)
+        asked = Question(
+            reference=question.reference,
+            target=question.target,
+            reference_context=context[0],
+            target_context=context[1],
+            max_stage=stage,
+            seed=question.seed,
+        )
+        return _of_answer(self._bridge.answer(asked))
+
+    def _by_network(self, question: Question, between: Sequence[View]) -> Said:
+        start_s = time.monotonic()
+        views = [question.reference, *between, question.target]
+        try:
+            (T,) = self._guessed([views], question)
+        except (NoEstimateError, OutOfMemoryError) as error:
+            return Said(None, why=str(error), seconds=time.monotonic() - start_s)
+        return Said(T, seconds=time.monotonic() - start_s)
+
+    def _guessed(self, sets: Sequence[Sequence[View]], question: Question) -> Iterator[Array]:
+        assert self._models is not None
+        for guess in self._models.guesser.estimate_many(sets, Control()):
+            yield generated.to_unit(guess.T_reference_camera[question.target.id])
+
+    def _by_videos(self, question: Question, T_true: Array) -> dict[str, Said]:
+        """All four rules on the same videos and the same subsets, none of them stopped early."""
+        assert self._models is not None
+        settings, start_s = self._config.generated, time.monotonic()
+        generator = self._models.generator
+        try:
+            (T_pair,) = self._guessed([[question.reference, question.target]], question)
+            made = [
+                generator.video(question.reference, question.target, take, Control())
+                for take in generators.takes(len(generator.prompts), settings.videos, question.seed)
+            ]
+            videos = [video for video in made if not video.fault]
+            if not videos:
+                raise NoEstimateError(f"no video bridges the views: {made[0].fault}")
+            parts = generated.parts_of(question, videos, settings)
+            poses = [np.array(list(self._guessed(sets, question))) for sets in parts]
+        except (NoEstimateError, OutOfMemoryError) as error:
+            seconds = time.monotonic() - start_s
+            return dict.fromkeys(VIDEOS, Said(None, why=str(error), seconds=seconds))
+        choice, everything = consensus.choose(poses, T_pair), np.concatenate(poses)
+        steady = int(choice.d_med_deg.argmin())
+        nearest = int(consensus.distances_deg(everything, T_true).argmin()) if T_true[:3, 3].any() else 0
+        chosen: dict[str, tuple[Array, float | None]] = {
+            "generated-average": (consensus.average(everything), None),
+            "d_med": (choice.medoids[steady], -float(choice.d_med_deg[steady])),
+            "d_total": (choice.T_reference_target, -float(choice.d_total_deg[choice.video])),
+            "oracle": (everything[nearest], None),
+        }
+        seconds = time.monotonic() - start_s
+        return {name: Said(T, score=score, seconds=seconds) for name, (T, score) in chosen.items()}
+
+
+def _question(scene: Scene, pair: Pair, seed: int) -> Question:
+    def views(names: Sequence[str]) -> tuple[View, ...]:
+        return tuple(scene.frame(name).view() for name in names)
+
+    reference, target = views((pair.reference, pair.target))
+    return Question(
+        reference=reference,
+        target=target,
+        reference_context=views(pair.reference_context),
+        target_context=views(pair.target_context),
+        seed=(seed + zlib.crc32(pair.id.encode())) % 2**63,
+    )
+
+
+def _of_answer(answer: Answer) -> Said:
+    score = answer.probability if np.isfinite(answer.probability) else None
+    if answer.status is not Status.ACCEPTED:
+        return Said(None, why=answer.reason.name, seconds=answer.elapsed_s)
+    directed = answer.translation is not Translation.UNDEFINED
+    T = np.eye(4)
+    T[:3, :3] = answer.rotation
+    if answer.translation is Translation.METRIC:
+        T = answer.T_reference_target
+    elif directed:
+        T[:3, 3] = answer.direction
+    metric = answer.translation is Translation.METRIC
+    return Said(T, directed=directed, metric=metric, score=score, seconds=answer.elapsed_s)

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The numbers of a run as a page of Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from pose_bridge.evaluation.summary import SHARES, STATISTICS
+
+PERCENT, NONE = 100.0, "–"
+
+
+def of(numbers: dict[str, Any], drawn: dict[str, str]) -> str:
+    """Return the page.
+
+    Args:
+        numbers: Of `summary`.
+        drawn: What figures show, by file.
+    """
+    sections = (_head, _methods, _differences, _by_rotation, _decisions)
+    parts = [section(numbers) for section in sections]
+    parts += [[f"![{text}]({file})"] for file, text in drawn.items()]
+    return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
+
+
+def _head(numbers: dict[str, Any]) -> list[str]:
+    unreadable = f", {numbers['unreadable']} of them unreadable" if numbers["unreadable"] else ""
+    return [
+        "# Evaluation",
+        "",
+        f"{numbers['pairs']} pairs, {numbers['scenes']} scenes{unreadable}. Errors in degrees, of directions",
+        f"with their sign unless said; shares and areas in percent; 95 % intervals by {numbers['drawn_by']}.",
+        "Pairs without an answer are within no limit and in every denominator; means are over answers.",
+    ]
+
+
+def _methods(numbers: dict[str, Any]) -> list[str]:
+    methods: dict[str, Any] = numbers["methods"]
+    rows = {name: [str(one[name]) for one in methods.values()] for name in ("answered", "right")}
+    rows |= {name: [_number(one[name], name) for one in methods.values()] for name in STATISTICS}
+    rows["median seconds"] = [_plain(one["median seconds"]) for one in methods.values()]
+    return _table(["", *methods], rows)
+
+
+def _differences(numbers: dict[str, Any]) -> list[str]:
+    others: dict[str, Any] = numbers["differences"]
+    if not others:
+        return []
+    first = next(iter(numbers["methods"]))
+    rows = {name: [_number(one.get(name), name, "+") for one in others.values()] for name in STATISTICS}
+    text = "Pair by pair: errors where both answered, shares and areas of all pairs."
+    return [f"## Less {first}", "", text, "", *_table(["", *others], rows)]
+
+
+def _by_rotation(numbers: dict[str, Any]) -> list[str]:
+    rows = {
+        f"{name}° ({one['pairs']} pairs)": [_of_bin(said) for said in one["methods"].values()]
+        for name, one in numbers["by_rotation_deg"].items()
+    }
+    text = "Mean rotation error, and how many of the answers are correct."
+    return ["## By rotation", "", text, "", *_table(["rotation", *numbers["methods"]], rows)]
+
+
+def _of_bin(said: dict[str, Any]) -> str:
+    if not said["answered"]:
+        return NONE
+    return f"{said['mean rotation error']:.1f}°, {said['right']} of {said['answered']}"
+
+
+def _decisions(numbers: dict[str, Any]) -> list[str]:
+    found: dict[str, Any] = numbers["decisions"]
+    if not found:
+        return []
+    names = (
+        "accepted",
+        "wrong",
+        "coverage",
+        "average precision",
+        "MR@P1",
+        "area under risk",
+        "calibration error",
+    )
+    rows = {name: [_plain(one.get(name)) for one in found.values()] for name in names}
+    return ["## Accepting and rejecting", "", *_table(["", *found], rows)]
+
+
+def _table(head: Sequence[str], rows: dict[str, list[str]]) -> list[str]:
+    lines = [" | ".join(head), "|".join(["---"] * len(head))]
+    lines += [" | ".join([name, *cells]) for name, cells in rows.items()]
+    return [f"| {line} |" for line in lines]
+
+
+def _number(number: dict[str, Any] | None, name: str, sign: str = "") -> str:
+    if number is None or math.isnan(number["value"]):
+        return NONE
+    factor, digits = (PERCENT, 1) if name in SHARES else (1.0, 2)
+    value, low, high = (factor * v for v in (number["value"], *number["interval95"]))
+    return f"{value:{sign}.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _plain(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return NONE
+    return str(value) if isinstance(value, int) else f"{value:.3g}"
