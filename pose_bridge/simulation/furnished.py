@@ -34,6 +34,8 @@ class Room:
     Attributes:
         size_m: Width, depth, height, (3,).
         surfaces: All that can be seen.
+        atlas: Its textures.
+        lights: Its lamps.
         pieces_m: Middles of the furniture that stands on the floor, (P, 3).
         free: Where the robot's middle may be, cells of `CELL_M`: rows along y, columns along x. In one piece.
     """
@@ -48,12 +50,12 @@ class Room:
         self.pieces_m = np.array(furnisher.pieces_m).reshape(-1, 3)
         own, shell = _shell(rng, stock, self.size_m, furnisher.taken)
         self.surfaces = Surfaces.join([shell, *furnisher.parts])
-        self._atlas = Atlas([*stock.textures, *own])
-        self._lights = _lights(rng, self.size_m)
+        self.atlas = Atlas([*stock.textures, *own])
+        self.lights = _lights(rng, self.size_m)
 
     def picture(self, T_world_camera: Array, camera: Camera) -> render.Picture:
         """What a perfect camera sees there."""
-        return render.render(self.surfaces, self._atlas, self._lights, T_world_camera, camera)
+        return render.render(self.surfaces, self.atlas, self.lights, T_world_camera, camera)
 
     def is_free(self, x_m: float, y_m: float) -> bool:
         """Whether the robot's middle may be there."""
