@@ -31,7 +31,7 @@ from pose_bridge.bridge import Bridge
 from pose_bridge.config import Config
 from pose_bridge.errors import BadInputError
 from pose_bridge.evaluation import calibration
-from pose_bridge.geometry import uncertainty
+from pose_bridge.geometry import distances, uncertainty
 from pose_bridge.simulation.questions import DrawnQuestion, QuestionSettings, draw
 from pose_bridge.views import Answer, Require, ScaleSource, Stage
 
@@ -141,21 +141,36 @@ def gains_nat(rows: list[Row]) -> list[tuple[int, float]]:
 
 def targets(rows: list[Row], seed: int) -> list[dict[str, Any]]:
     """The numbers that were asked for."""
+    return [*(coverage(rows, level, seed) for level in LEVELS), gain_nat(rows, seed)]
+
+
+def gain_nat(rows: list[Row], seed: int) -> dict[str, Any]:
+    """Mean over answers, drawn anew by rooms."""
     gains = gains_nat(rows)
-    gain = report.statistic(
+    return report.statistic(
         "nll_gain_nat", [gain for _, gain in gains], [room for room, _ in gains], fmean, ">= 0.5", seed
     )
-    return [*(coverage(rows, level, seed) for level in LEVELS), gain]
 
 
-def tables(asked: list[Row], rows: list[Row]) -> dict[str, Any]:
+def is_correct(row: Row) -> bool:
+    """In the sense of docs/method.md: of a place that is another one no covariance says how far off it is."""
+    error = np.array(row["error"])
+    reach_m = max(distances.CORRECT_M, distances.CORRECT_SHARE * row["baseline_m"])
+    turned_deg = np.degrees(np.linalg.norm(error[3:]))
+    return bool(turned_deg <= distances.CORRECT_ROTATION_DEG and np.linalg.norm(error[:3]) <= reach_m)
+
+
+def tables(asked: list[Row], rows: list[Row], seed: int) -> dict[str, Any]:
     """By source of scale, gap and rung; and the answers that surprise."""
     sources = [source.name for source in ScaleSource if source is not ScaleSource.NONE]
+    right = [row for row in rows if is_correct(row)]
     surprising = [row for row in rows if row["nees"] > SURPRISING_NEES]
     return {
         "questions": len(asked),
         "why_not": dict(Counter(row["why_not"] for row in asked if row["why_not"])),
         "all": _summary(rows),
+        "wrong": len(rows) - len(right),
+        "nll_gain_of_correct_ones_nat": gain_nat(right, seed),
         "by_scale_source": {
             name: _summary(some)
             for name in sources
@@ -210,7 +225,7 @@ def main() -> None:
     rooms, wanted = (ROOMS, ANSWERS) if args.full else (SAMPLE_ROOMS, SAMPLE_ANSWERS)
     asked = farm.rows(ask_room, [(args.seed, room, wanted) for room in range(rooms)], args)
     rows = [row for row in asked if row["metric"]]
-    report.finish("covariance", args.seed, tables(asked, rows), targets(rows, args.seed))
+    report.finish("covariance", args.seed, tables(asked, rows, args.seed), targets(rows, args.seed))
 
 
 if __name__ == "__main__":

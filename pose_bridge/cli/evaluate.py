@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,9 +71,10 @@ def evaluate(
         photographs, using = opened(dataset or listed.dataset), settings.load(config, profile)
         if budget is not None:
             using = replace(using, bridge=replace(using.bridge, budget_s=budget))
-        panel, share = Panel(using, names), _share()
+        share = _share()  # first: it says which GPU the models belong on
+        panel = Panel(using, names)
         if share is None or share.is_main_process:
-            benchmark.begin(out, benchmark.Run.of(listed, names, using, seed))
+            benchmark.begin(out, benchmark.Run.of(dataset or listed.dataset, listed, names, using, seed))
         if share is not None:
             share.wait_for_everyone()
         place = (0, 1) if share is None else (share.process_index, share.num_processes)
@@ -100,7 +102,7 @@ def _share() -> PartialState | None:
     import torch
     from accelerate import PartialState
 
-    share = PartialState(cpu=not torch.cuda.is_available())
+    share = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
     if share.num_processes != processes:
         raise ConfigError(f"{processes} processes were launched, but {share.num_processes} found each other")
     return share

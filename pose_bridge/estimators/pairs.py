@@ -91,12 +91,12 @@ class PairVerifier:
         )
 
 
-def support(problem: Problem, geometry: PairGeometry, T_reference_camera: Mapping[int, Array]) -> float:
-    """How many of the verified matches lie on epipolar lines of these cameras; one that is a pixel off, half.
+def support(problem: Problem, geometry: PairGeometry, T_reference_camera: Mapping[int, Array]) -> Array:
+    """Whether each verified match lies on the epipolar lines of these cameras: 1, half if a pixel off, (M,).
 
-    A view that is not among them is spoken for by nobody.
+    In the order of the pairs; a pair with a view that is not among them speaks for nobody.
     """
-    total = 0.0
+    spoken = [np.empty(0)]
     for (a, b), found in geometry.items():
         if a in T_reference_camera and b in T_reference_camera:
             T_b_a = rigid.relative(T_reference_camera[b], T_reference_camera[a])
@@ -105,8 +105,8 @@ def support(problem: Problem, geometry: PairGeometry, T_reference_camera: Mappin
                 for view, keypoints in zip((a, b), found.inlier_matches.T, strict=True)
             )
             off = epipolar.sampson_error(epipolar.essential_from_pose(T_b_a), x_a, x_b)
-            total += float(np.sum(1.0 / (1.0 + (problem.focal_px() * off / SUPPORT_PX) ** 2)))
-    return total
+            spoken.append(1.0 / (1.0 + (problem.focal_px() * off / SUPPORT_PX) ** 2))
+    return np.concatenate(spoken)
 
 
 def matrix(pose: pycolmap.Rigid3d) -> NDArray[np.float64]:

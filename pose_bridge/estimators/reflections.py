@@ -14,6 +14,7 @@ from pose_bridge.geometry import distances, rigid, rotations
 TURN_DEG, DIRECTION_DEG = 1.0, 5.0  # odometry's standard deviations, roughly
 LOG_DEPTH = 0.05  # that of a depth, by others of the same view
 MOVED_M = 0.03  # less has no direction
+SAME_DEG, SAME_SHARE = 3.0, 0.2  # two reconstructions may be off each other; of how far views are
 
 
 def inside_out(T_reference_camera: Mapping[int, Array], points: Array) -> tuple[dict[int, Array], Array]:
@@ -40,6 +41,20 @@ def inside_out(T_reference_camera: Mapping[int, Array], points: Array) -> tuple[
         mirrored[view] = rigid.make(R, middle - R @ T[:3, :3].T @ (middle - T[:3, 3]))
     cameras = {view: rigid.relative(mirrored[0], T) for view, T in mirrored.items()}
     return cameras, rigid.transform(rigid.inverse(mirrored[0]), middle + (points - middle) @ mirror)
+
+
+def apart(a: Mapping[int, Array], b: Mapping[int, Array]) -> bool:
+    """Whether two reconstructions of the same views, each of any scale, differ.
+
+    Args:
+        a: T_reference_camera by view; view 0 is the identity.
+        b: The same views.
+    """
+    views = sorted(set(a) - {0})
+    turned_deg = [distances.rotation_error_deg(a[view][:3, :3], b[view][:3, :3]) for view in views]
+    places = [np.array([T[view][:3, 3] for view in views]) for T in (a, b)]
+    places = [place / max(float(np.linalg.norm(place)), 1e-12) for place in places]
+    return bool(max(turned_deg) > SAME_DEG or np.linalg.norm(places[0] - places[1]) > SAME_SHARE)
 
 
 def contradiction(

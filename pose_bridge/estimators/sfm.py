@@ -15,15 +15,14 @@ from pose_bridge.errors import BudgetSpentError, NoEstimateError, PoseBridgeErro
 from pose_bridge.estimators import bundle
 from pose_bridge.estimators.base import Array, Estimate, Problem, Tracks
 from pose_bridge.estimators.pairs import PairGeometry, PairVerifier, ideal_camera, support
-from pose_bridge.estimators.reflections import contradiction, inside_out
-from pose_bridge.geometry import distances, rigid
+from pose_bridge.estimators.reflections import apart, contradiction, inside_out
+from pose_bridge.geometry import rigid
 from pose_bridge.views import Stage
 
 MIN_START_DEG = 1.0  # parallax of an initial pair
 GOOD_START_RAD = np.radians(10.0)  # more parallax than this does not make an initial pair better
 SURE_START_RAD = np.radians(6.0)
-EQUALLY = 0.99  # of the matches speak for another reconstruction: they do not tell which is right
-SAME_DEG = 3.0  # off each other, they are the same
+CLEAR_LEAD = 4.0  # standard deviations by which matches must speak more for one: neighbours err alike
 TOLD_APART = 2.0  # standard deviations by which odometry and depth must contradict one of them more
 GENERAL = pycolmap.TwoViewGeometryConfiguration.CALIBRATED
 
@@ -140,31 +139,42 @@ class SfmEstimator:
 
 
 def _best(problem: Problem, geometry: PairGeometry, found: Sequence[bundle.Refined]) -> bundle.Refined:
-    """The reconstruction that most matches speak for; of several, the one that odometry and depth speak for.
+    """The reconstruction that matches speak for; where they do not decide, odometry and depth.
+
+    All are compared by the views that all hold. Of those that agree with the best, the one counts that most
+    matches speak for, so that no view is lost.
 
     Raises:
         NoEstimateError: Nothing tells two of them apart.
     """
-    speaking = [support(problem, geometry, one.T_reference_camera) for one in found]
-    first = found[int(np.argmax(speaking))]
-    R_first = first.T_reference_camera[1][:3, :3]
-    rivals = [
-        one
-        for one, many in zip(found, speaking, strict=True)
-        if many > EQUALLY * max(speaking)
-        and distances.rotation_error_deg(one.T_reference_camera[1][:3, :3], R_first) > SAME_DEG
+    views = set.intersection(*(set(one.T_reference_camera) for one in found))
+    common = [{view: one.T_reference_camera[view] for view in views} for one in found]
+    speaking = [support(problem, geometry, cameras) for cameras in common]
+    best = int(np.argmax([said.sum() for said in speaking]))
+    likely = [
+        index
+        for index, said in enumerate(speaking)
+        if not apart(common[index], common[best]) or _lead(speaking[best], said) < CLEAR_LEAD
     ]
-    if not rivals:
-        return first
-    against = [
-        contradiction(problem, one.T_reference_camera, one.points, one.tracks) for one in (first, *rivals)
-    ]
-    least, next_one, *_ = sorted(against)
-    if next_one - least < TOLD_APART:
-        raise NoEstimateError(
-            "what the views show is flat, or far away: two different reconstructions explain it equally well"
-        )
-    return (first, *rivals)[against.index(least)]
+    against = {
+        index: contradiction(problem, common[index], found[index].points, found[index].tracks)
+        for index in likely
+    }
+    if any(apart(common[index], common[best]) for index in likely):
+        best = min(likely, key=lambda index: against[index])
+        others = [against[index] for index in likely if apart(common[index], common[best])]
+        if min(others) - against[best] < TOLD_APART:
+            raise NoEstimateError(
+                "what the views show is flat, or far away: two different reconstructions explain it as well"
+            )
+    agreeing = [one for one, cameras in zip(found, common, strict=True) if not apart(cameras, common[best])]
+    return max(agreeing, key=lambda one: support(problem, geometry, one.T_reference_camera).sum())
+
+
+def _lead(more: Array, less: Array) -> float:
+    """By how many standard deviations the same matches speak more for one scene than for another."""
+    by = more - less
+    return float(by.sum() / max(np.linalg.norm(by), 1e-9))
 
 
 def _starts(geometry: PairGeometry, problem: Problem) -> list[tuple[int, int]]:

@@ -2,12 +2,14 @@
 """Asking methods about every pair of a list, in one process or several, and going on after a kill.
 
 A folder holds run.json, which says what was asked, and a line for each pair in answers-<process>.jsonl. What
-a kill left of a line is asked again; no pair is asked twice, however many processes go on with it.
+a kill left of a line is asked again; no pair is asked twice, however many processes go on with it, unless its
+photographs could not be read.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import logging
@@ -16,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -38,7 +40,7 @@ class Run:
     """What is asked; answers to anything else do not belong into its folder.
 
     Attributes:
-        dataset: `layout:folder`.
+        dataset: `layout:folder` that the photographs come from.
         pairs: Hash of the list.
         methods: In the order of the columns.
         settings: Hash of the configuration.
@@ -52,11 +54,11 @@ class Run:
     seed: int
 
     @classmethod
-    def of(cls, pairs: PairList, methods: Sequence[str], config: Any, seed: int) -> Run:
+    def of(cls, dataset: str, pairs: PairList, methods: Sequence[str], config: Any, seed: int) -> Run:
         """Describe a run by what it asks."""
         hashed = _hash([dataclasses.asdict(pair) for pair in pairs.pairs])
         settings = _hash(dataclasses.asdict(config))
-        return cls(dataset=pairs.dataset, pairs=hashed, methods=tuple(methods), settings=settings, seed=seed)
+        return cls(dataset=dataset, pairs=hashed, methods=tuple(methods), settings=settings, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,21 +126,24 @@ def answer(
         share: Which process of how many this is: it asks about each so manieth pair.
 
     Raises:
-        BadInputError: A scene cannot be read; a photograph that cannot is an answer that is missing.
+        BadInputError: A scene cannot be read, or another process writes there; a photograph that cannot be
+            read is an answer that is missing.
     """
     scene = lru_cache(SCENES_KEPT)(dataset.scene)
-    todo = waiting(pairs, folder, share)
     own = folder / f"answers-{share[0]}.jsonl"
-    _mend(own)
     with own.open("a") as file:
-        for pair in todo:
+        _claim(file, own)
+        _mend(own)
+        for pair in waiting(pairs, folder, share):
             place = scene(pair.scene)
             T_true = place.T_reference_target(pair.reference, pair.target)
             try:
-                row = Row(pair=pair, T_reference_target=T_true, said=panel.ask(place, pair, seed))
+                asked = panel.read(place, pair, seed)
             except BadInputError as error:
                 log.warning("%s: %s", pair.id, error)
                 row = Row(pair=pair, T_reference_target=T_true, said={}, error=str(error))
+            else:
+                row = Row(pair=pair, T_reference_target=T_true, said=panel.ask(asked))
             file.write(f"{json.dumps(_record(row))}\n")
             file.flush()
             os.fsync(file.fileno())
@@ -147,7 +152,7 @@ def answer(
 
 def waiting(pairs: PairList, folder: Path, share: tuple[int, int] = (0, 1)) -> list[Pair]:
     """Return a process's share of the pairs without an answer, scene by scene."""
-    known = {row.pair.id for row in rows(folder)}
+    known = {row.pair.id for row in rows(folder) if not row.error}
     own = sorted(pairs.pairs, key=lambda pair: pair.scene)[share[0] :: share[1]]
     return [pair for pair in own if pair.id not in known]
 
@@ -166,13 +171,22 @@ def rows(folder: Path) -> list[Row]:
                 row = _row(json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
                 raise BadInputError(f"{path}, line {number}: no answer ({error}); remove the line") from error
-            found.setdefault(row.pair.id, row)
+            if row.pair.id not in found or found[row.pair.id].error:
+                found[row.pair.id] = row
     return list(found.values())
+
+
+def _claim(file: TextIO, path: Path) -> None:
+    """Make sure that nobody else writes there, until the file is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise BadInputError(f"{path}: another process writes there; wait, or choose another --out") from error
 
 
 def _mend(path: Path) -> None:
     """Cut off what a kill left of a line, so that the next one begins anew."""
-    data = path.read_bytes() if path.exists() else b""
+    data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
     if whole < len(data):
         with path.open("r+b") as file:

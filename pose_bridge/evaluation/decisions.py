@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a probability is worth something: accepting what is right, rejecting what is not.
 
-Scores are ranked; equal ones are accepted together or not at all. An answer that was never given has the
-score -inf: it is accepted at no threshold and counts in every denominator.
+Scores are ranked; equal ones are accepted together or not at all. Every pair has a right answer: one that was
+never given has the score -inf, is accepted at no threshold, and counts in every recall and coverage.
 """
 
 from __future__ import annotations
@@ -26,14 +26,12 @@ class Ranking:
         score: Distinct ones.
         right: How many right answers are accepted.
         wrong: How many wrong ones.
-        total_right: Of all, accepted or not.
-        total: Answers and missing ones.
+        total: Pairs, answered or not.
     """
 
     score: Array
     right: Array
     wrong: Array
-    total_right: int
     total: int
 
     @property
@@ -43,8 +41,8 @@ class Ranking:
 
     @property
     def recall(self) -> Array:
-        """Share of all right ones that is accepted, (K,); NaN if there are none."""
-        return self.right / self.total_right if self.total_right else np.full(len(self.right), np.nan)
+        """Share of all pairs whose right answer is accepted, (K,)."""
+        return self.right / self.total
 
 
 def ranked(scores: ArrayLike, right: ArrayLike) -> Ranking:
@@ -52,7 +50,7 @@ def ranked(scores: ArrayLike, right: ArrayLike) -> Ranking:
 
     Args:
         scores: (N,); -inf for an answer that was not given.
-        right: Which are, or would have been, right, (N,).
+        right: Which answers are right, (N,); whatever is said of one that was not given.
 
     Raises:
         BadInputError: Shapes differ, or a score is NaN.
@@ -65,19 +63,19 @@ def ranked(scores: ArrayLike, right: ArrayLike) -> Ranking:
     sorted_score, sorted_good = score[given][order], good[given][order]
     last = np.r_[np.diff(sorted_score) != 0, True][: len(sorted_score)]  # of each run of equal scores
     accepted, wrong = (np.cumsum(what)[last].astype(float) for what in (sorted_good, ~sorted_good))
-    return Ranking(sorted_score[last], accepted, wrong, int(good.sum()), len(good))
+    return Ranking(sorted_score[last], accepted, wrong, len(good))
 
 
 def average_precision(scores: ArrayLike, right: ArrayLike) -> float:
-    """Return the area under precision by recall, 0 to 1; NaN if nothing is right."""
+    """Return the area under precision by recall, 0 to 1; NaN if there are no pairs."""
     found = ranked(scores, right)
-    return float(np.sum(np.diff(np.r_[0.0, found.recall]) * found.precision)) if found.total_right else np.nan
+    return float(np.sum(np.diff(np.r_[0.0, found.recall]) * found.precision)) if found.total else np.nan
 
 
 def recall_at_precision(scores: ArrayLike, right: ArrayLike, precision: float = 1.0) -> float:
-    """Return the largest recall at such a precision (MR@P1): 0 if there is none, NaN if nothing is right."""
+    """Return the largest recall at such a precision (MR@P1): 0 if there is none, NaN without pairs."""
     found = ranked(scores, right)
-    if not found.total_right:
+    if not found.total:
         return np.nan
     return float(found.recall[found.precision >= precision].max(initial=0.0))
 
@@ -88,13 +86,13 @@ def recall_at_false_positive_rate(
     """Return the recall where no larger share of negatives is accepted, and the score that this takes.
 
     Args:
-        scores: Of pairs with an answer, (N,).
+        scores: Of pairs that have a right answer, (N,).
         right: Which of these answers are right, (N,).
         negatives: Scores of pairs that have no right answer, (M,).
         rate: Share of those that may be accepted.
 
     Returns:
-        Recall (NaN if nothing is right), and the lowest score that is accepted (infinite if nothing may be).
+        Recall (NaN without pairs), and the lowest score that is accepted (infinite if nothing may be).
 
     Raises:
         BadInputError: As `ranked`, or there are no negatives.
@@ -103,7 +101,7 @@ def recall_at_false_positive_rate(
     if other.ndim != 1 or not len(other) or np.isnan(other).any():
         raise BadInputError("a false positive rate needs scores of negatives, no NaN")
     accepted = np.array([np.mean(other >= score) for score in found.score]) <= rate
-    if not found.total_right:
+    if not found.total:
         return np.nan, np.inf
     if not accepted.any():
         return 0.0, np.inf

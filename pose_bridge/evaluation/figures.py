@@ -111,7 +111,7 @@ def _draw_errors(columns: Sequence[Column], axes: Axes) -> None:
     limits = np.linspace(0.0, SHOWN_DEG, 241)
     for number, one in enumerate(columns):
         errors = np.nan_to_num(errors_of(one), nan=np.inf)
-        for of, style in ((errors[:, 0], "-"), (errors.max(axis=1), ":")):
+        for of, style in ((errors[:, 0], "-"), (errors[:, :2].max(axis=1), ":")):
             share = [100.0 * float(np.mean(of <= limit)) for limit in limits]
             label = one.name if style == "-" else None
             axes.plot(limits, share, style, color=f"C{number}", label=label, linewidth=1.6)

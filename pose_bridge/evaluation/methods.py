@@ -60,6 +60,21 @@ class Said:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A pair, read.
+
+    Attributes:
+        question: About it, with the views around its ends.
+        between: True frames between the two.
+        T_reference_target: The truth, (4, 4).
+    """
+
+    question: Question
+    between: tuple[View, ...]
+    T_reference_target: Array
+
+
 class Panel:
     """Methods that are asked about pairs, one after the other.
 
@@ -81,7 +96,6 @@ class Panel:
             if name not in NAMES or list(names).count(name) > 1:
                 raise BadInputError(f"method {name!r}: name some of {', '.join(NAMES)}, each once")
         self._config, self._names = config, tuple(names)
-        self._bridge = Bridge(config)
         self._models: Models | None = None
         learned = [name for name in names if name not in BRIDGE]
         if learned:
@@ -89,23 +103,38 @@ class Panel:
                 raise ConfigError(f"{', '.join(learned)}: need models; add --profile with some")
             self._models = loader(config)
 
-    def ask(self, scene: Scene, pair: Pair, seed: int) -> dict[str, Said]:
-        """Ask all methods about a pair.
+    def read(self, scene: Scene, pair: Pair, seed: int) -> Asked:
+        """Read the photographs of a pair.
 
         Raises:
-            BadInputError: A photograph cannot be read.
+            BadInputError: One cannot be read.
         """
-        question = _question(scene, pair, seed)
-        T_true = scene.T_reference_target(pair.reference, pair.target)
+
+        def views(names: Sequence[str]) -> tuple[View, ...]:
+            return tuple(scene.frame(name).view() for name in names)
+
+        reference, target = views((pair.reference, pair.target))
+        around = "context" in self._names
+        question = Question(
+            reference=reference,
+            target=target,
+            reference_context=views(pair.reference_context if around else ()),
+            target_context=views(pair.target_context if around else ()),
+            seed=(seed + zlib.crc32(pair.id.encode())) % 2**63,
+        )
+        between = views(pair.between if "true-frames" in self._names else ())
+        return Asked(question, between, scene.T_reference_target(pair.reference, pair.target))
+
+    def ask(self, asked: Asked) -> dict[str, Said]:
+        """Ask all methods about a pair."""
         found: dict[str, Said] = {}
         for name in self._names:
             if name in BRIDGE:
-                found[name] = self._by_bridge(question, name)
+                found[name] = self._by_bridge(asked.question, name)
             elif name in NETWORK:
-                frames = pair.between if name == "true-frames" else ()
-                found[name] = self._by_network(question, [scene.frame(f).view() for f in frames])
+                found[name] = self._by_network(asked.question, asked.between if name == "true-frames" else ())
         if set(VIDEOS) & set(self._names):
-            of_videos = self._by_videos(question, T_true)
+            of_videos = self._by_videos(asked.question, asked.T_reference_target)
             found |= {name: said for name, said in of_videos.items() if name in self._names}
         return {name: found[name] for name in self._names}
 
@@ -120,7 +149,7 @@ class Panel:
             max_stage=stage,
             seed=question.seed,
         )
-        return _of_answer(self._bridge.answer(asked))
+        return _of_answer(Bridge(self._config).answer(asked))  # one that remembers nothing: times compare
 
     def _by_network(self, question: Question, between: Sequence[View]) -> Said:
         start_s = time.monotonic()
@@ -166,20 +195,6 @@ class Panel:
         }
         seconds = time.monotonic() - start_s
         return {name: Said(T, score=score, seconds=seconds) for name, (T, score) in chosen.items()}
-
-
-def _question(scene: Scene, pair: Pair, seed: int) -> Question:
-    def views(names: Sequence[str]) -> tuple[View, ...]:
-        return tuple(scene.frame(name).view() for name in names)
-
-    reference, target = views((pair.reference, pair.target))
-    return Question(
-        reference=reference,
-        target=target,
-        reference_context=views(pair.reference_context),
-        target_context=views(pair.target_context),
-        seed=(seed + zlib.crc32(pair.id.encode())) % 2**63,
-    )
 
 
 def _of_answer(answer: Answer) -> Said:

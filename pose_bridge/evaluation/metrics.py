@@ -33,17 +33,15 @@ class PoseErrors:
     Attributes:
         rotation_deg: 0 to 180.
         translation_deg: Between directions, 0 to 180: a camera on the wrong side is wrong.
+        as_in_papers_deg: Between the lines of the inverse poses' translations, 0 to 90: where the reference
+            is, seen from the target, and a camera on the wrong side is right.
         translation_m: Between places; NaN also where the answer has no metres.
     """
 
     rotation_deg: Array
     translation_deg: Array
+    as_in_papers_deg: Array
     translation_m: Array
-
-    @property
-    def translation_unsigned_deg(self) -> Array:
-        """Between lines, 0 to 90, as most papers have it: a camera on the wrong side is right."""
-        return np.minimum(self.translation_deg, 180.0 - self.translation_deg)
 
     def __len__(self) -> int:
         return len(self.rotation_deg)
@@ -77,7 +75,7 @@ def pose_errors(estimated: Sequence[Estimated | None], T_reference_target: Seque
     """
     if len(estimated) != len(T_reference_target):
         raise BadInputError(f"{len(estimated)} answers to {len(T_reference_target)} pairs")
-    rows = np.full((len(estimated), 3), np.nan)
+    rows = np.full((len(estimated), 4), np.nan)
     for row, one, truth in zip(rows, estimated, T_reference_target, strict=True):
         if one is None:
             continue
@@ -85,8 +83,10 @@ def pose_errors(estimated: Sequence[Estimated | None], T_reference_target: Seque
         row[0] = distances.rotation_error_deg(T[:3, :3], T_true[:3, :3])
         if one.directed and T_true[:3, 3].any():
             row[1] = distances.translation_error_deg(T[:3, 3], T_true[:3, 3])
+            back, true_back = rigid.inverse(T)[:3, 3], rigid.inverse(T_true)[:3, 3]
+            row[2] = distances.translation_error_unsigned_deg(back, true_back)
         if one.metric:
-            row[2] = np.linalg.norm(T[:3, 3] - T_true[:3, 3])
+            row[3] = np.linalg.norm(T[:3, 3] - T_true[:3, 3])
     return PoseErrors(*rows.T)
 
 

@@ -63,22 +63,24 @@ def column(rows: Sequence[Row], name: str) -> Column:
     return Column(name, errors, answered, np.array(right, bool), scores if ranks else None, seconds)
 
 
-# Of a column's (rotation, direction) errors, (N, 2), NaN without an answer.
+# Of a column's errors: rotation, direction, direction as papers have it, (N, 3), NaN without an answer.
 STATISTICS: dict[str, Statistic] = {
     "mean rotation error": lambda e: mean(e[:, 0]),
     "median rotation error": lambda e: median(e[:, 0]),
     "mean direction error": lambda e: mean(e[:, 1]),
-    "mean direction error, unsigned": lambda e: mean(np.minimum(e[:, 1], 180.0 - e[:, 1])),
     "R@5": lambda e: metrics.share_within(e[:, 0], 5.0),
     "R@15": lambda e: metrics.share_within(e[:, 0], 15.0),
     "R@30": lambda e: metrics.share_within(e[:, 0], 30.0),
     "T@15": lambda e: metrics.share_within(e[:, 1], 15.0),
-    "AUC30 joint": lambda e: metrics.auc_joint(e[:, 0], e[:, 1]),
-    "AUC30 joint, unsigned": lambda e: metrics.auc_joint(e[:, 0], np.minimum(e[:, 1], 180.0 - e[:, 1])),
-    "AUC30 smaller": lambda e: metrics.auc_smaller(e[:, 0], e[:, 1]),
-    "mAA30": lambda e: metrics.mean_average_accuracy(e[:, 0], e[:, 1]),
+    "AUC30": lambda e: metrics.auc_joint(e[:, 0], e[:, 1]),
+    "as in papers: mean direction error": lambda e: mean(e[:, 2]),
+    "as in papers: T@15": lambda e: metrics.share_within(e[:, 2], 15.0),
+    "as in papers: AUC30 joint": lambda e: metrics.auc_joint(e[:, 0], e[:, 2]),
+    "as in papers: AUC30 smaller": lambda e: metrics.auc_smaller(e[:, 0], e[:, 2]),
+    "as in papers: mAA30": lambda e: metrics.mean_average_accuracy(e[:, 0], e[:, 2]),
 }
 SHARES = {name for name in STATISTICS if "error" not in name}
+COUNTED = {name for name in SHARES if "@" in name}  # rates of pairs
 
 
 def summary(rows: Sequence[Row], methods: Sequence[str], seed: int = 0) -> dict[str, Any]:
@@ -125,11 +127,19 @@ def _numbers(one: Column, groups: Sequence[str], seed: int) -> dict[str, Any]:
     }
     for name, of in STATISTICS.items():
         value = of(errors)
-        interval = (
-            (math.nan, math.nan) if math.isnan(value) else intervals.bootstrap(errors, groups, of, seed)
-        )
-        found[name] = {"value": value, "interval95": list(interval)}
+        found[name] = {"value": value, "interval95": list(_interval(name, value, errors, groups, seed))}
     return found
+
+
+def _interval(name: str, value: float, errors: Array, groups: Sequence[str], seed: int) -> intervals.Interval:
+    """By groups; of a rate no narrower than if every pair were a group of its own: all of few is not sure."""
+    if math.isnan(value) or len(set(groups)) < 2:
+        return math.nan, math.nan
+    low, high = intervals.bootstrap(errors, groups, STATISTICS[name], seed)
+    if name in COUNTED:
+        by_count = intervals.rate(round(value * len(errors)), len(errors))
+        low, high = min(low, by_count[0]), max(high, by_count[1])
+    return low, high
 
 
 def _differences(first: Column, one: Column, groups: Sequence[str], seed: int) -> dict[str, Any]:
@@ -139,7 +149,7 @@ def _differences(first: Column, one: Column, groups: Sequence[str], seed: int) -
     for name, of in STATISTICS.items():
         keep = np.ones_like(both) if name in SHARES else both
         members = [group for group, kept in zip(groups, keep, strict=True) if kept]
-        if not members or math.isnan(of(errors_of(one)[keep]) - of(errors_of(first)[keep])):
+        if len(set(members)) < 2 or math.isnan(of(errors_of(one)[keep]) - of(errors_of(first)[keep])):
             continue
         value, interval = intervals.difference(
             errors_of(one)[keep], errors_of(first)[keep], members, of, seed
@@ -152,7 +162,7 @@ def _by_rotation(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str, An
     angle = np.array([row.pair.rotation_deg for row in rows])
     found = {}
     for low, high in BINS_DEG:
-        inside = (angle >= low) & (angle < high)
+        inside = (angle >= low) & ((angle < high) | (high == 180))
         if inside.any():
             found[f"{low}-{high}"] = {
                 "pairs": int(inside.sum()),
@@ -162,7 +172,7 @@ def _by_rotation(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str, An
                         "right": int(one.right[inside].sum()),
                         **{
                             name: STATISTICS[name](errors_of(one)[inside])
-                            for name in ("mean rotation error", "R@15", "AUC30 joint")
+                            for name in ("mean rotation error", "R@15", "AUC30")
                         },
                     }
                     for one in columns
@@ -196,8 +206,9 @@ def _decisions(one: Column) -> dict[str, Any]:
 
 
 def errors_of(one: Column) -> Array:
-    """Rotation and direction, degrees, (N, 2), NaN without an answer."""
-    return np.stack((one.errors.rotation_deg, one.errors.translation_deg), axis=1)
+    """Rotation, direction, direction as papers have it, degrees, (N, 3), NaN without an answer."""
+    errors = one.errors
+    return np.stack((errors.rotation_deg, errors.translation_deg, errors.as_in_papers_deg), axis=1)
 
 
 def mean(errors: Array) -> float:

@@ -180,7 +180,7 @@ def find_context(patterns: Sequence[str], ends: Collection[Path] = ()) -> list[P
         matches = [expanded] if os.path.isfile(expanded) else glob.glob(expanded, recursive=True)
         if not matches:
             raise BadInputError(f"no photograph matches {pattern!r}; check the folder, and quote the pattern")
-        for path in sorted(map(Path, matches), key=_natural):
+        for path in sorted(map(Path, matches), key=natural):
             if path.resolve() not in seen:
                 seen.add(path.resolve())
                 found.append(path)
@@ -229,7 +229,7 @@ def _refuse_sizes(focal_px: float, views: Sequence[View]) -> None:
         )
 
 
-def _natural(path: Path) -> list[tuple[int, int, str]]:
-    """Order 9.jpg before 10.jpg."""
+def natural(path: Path) -> list[tuple[int, int, str]]:
+    """Key that orders 9.jpg before 10.jpg."""
     pieces = re.findall(r"\d+|\D+", str(path))
     return [(0, int(piece), piece) if piece.isdecimal() else (1, 0, piece.casefold()) for piece in pieces]

@@ -12,12 +12,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from evaluation import walks
 
 from pose_bridge.cli.main import main
 from pose_bridge.evaluation.datasets import pairs as lists
+from pose_bridge.selection import consensus
 
 LIMIT_S = 100.0
 
@@ -143,8 +145,10 @@ def test_with_models(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     numbers = json.loads((out / "report.json").read_text())
     assert set(numbers["decisions"]) == {"d_med", "d_total"}
 
+    (row,) = answered(out)
+    T_true = np.array(row["T_reference_target"])
+
     def off_deg(name: str) -> float:
-        of = numbers["methods"][name]
-        return of["mean rotation error"]["value"] + of["mean direction error, unsigned"]["value"]
+        return float(consensus.distances_deg(np.array(row["said"][name]["T_reference_target"]), T_true))
 
     assert off_deg("oracle") <= min(off_deg("d_med"), off_deg("d_total"))

@@ -2,10 +2,11 @@
 import dataclasses
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from synthetic import CAMERA, arc, cloud, problem, stored
+from synthetic import CAMERA, all_tracks, arc, cloud, problem, stored
 
 from pose_bridge.config import SfmConfig
 from pose_bridge.control import Control
@@ -13,6 +14,7 @@ from pose_bridge.errors import BudgetSpentError, CancelledError, NoEstimateError
 from pose_bridge.estimators import sfm
 from pose_bridge.estimators.base import Estimate, Problem
 from pose_bridge.estimators.pairs import PairVerifier
+from pose_bridge.estimators.reflections import inside_out
 from pose_bridge.estimators.sfm import SfmEstimator
 from pose_bridge.geometry import distances, rigid, rotations, uncertainty
 
@@ -147,6 +149,43 @@ def flat(depth: bool) -> tuple[Problem, np.ndarray]:
 def test_two_scenes_that_nothing_tells_apart_are_no_estimate() -> None:
     with pytest.raises(NoEstimateError, match="two different reconstructions"):
         estimated(flat(depth=False)[0])
+
+
+def stand_in(cameras: dict[int, np.ndarray], points: np.ndarray) -> SimpleNamespace:
+    """What `_best` reads of a reconstruction."""
+    tracks = all_tracks(1 + max(cameras), len(points))
+    return SimpleNamespace(T_reference_camera=dict(cameras), points=points, tracks=tracks)
+
+
+def right_and_wrong(T_world: list[np.ndarray], world: np.ndarray) -> tuple[SimpleNamespace, SimpleNamespace]:
+    """A scene, and the same turned inside out."""
+    cameras = {view: rigid.relative(T_world[0], T) for view, T in enumerate(T_world)}
+    points = rigid.transform(rigid.inverse(T_world[0]), world)
+    return stand_in(cameras, points), stand_in(*inside_out(cameras, points))
+
+
+def test_a_view_more_makes_no_reconstruction_right() -> None:
+    rng = np.random.default_rng(2)
+    T_world, world = arc([0.0, 12.0, 3.0, 6.0]), cloud(rng, 150) * [1.0, 1.0, 0.3]
+    asked = problem(T_world, world, rng, noise_px=0.5)
+    geometry = PairVerifier(SfmConfig()).verify(asked, Control())
+    right, wrong = right_and_wrong(T_world, world)
+    right.T_reference_camera.pop(3)
+    assert sfm._best(asked, geometry, [wrong, right]) is right
+    assert sfm._best(asked, geometry, [right, wrong]) is right
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (0, 1, 2), (1, 0, 2), (2, 1, 0, 3), (1, 3, 0, 2)])
+def test_odometry_decides_however_often_each_came_out(order: tuple[int, ...]) -> None:
+    """From afar both fit, and several starts may have come to either."""
+    rng = np.random.default_rng(3)
+    T_world, world = arc([0.0, 10.0, 5.0], 100.0), cloud(rng, 60)
+    asked = problem(T_world, world, rng, noise_px=0.3, odometry=True, sides=[0, 1, 0])
+    geometry = PairVerifier(SfmConfig()).verify(asked, Control())
+    assert geometry
+    candidates = [*right_and_wrong(T_world, world), *right_and_wrong(T_world, world)]
+    chosen = sfm._best(asked, geometry, [candidates[index] for index in order])
+    assert any(chosen is candidates[index] for index in (0, 2))
 
 
 def test_depth_tells_them_apart() -> None:

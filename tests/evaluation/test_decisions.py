@@ -13,13 +13,13 @@ def test_accepting_down_to_each_score() -> None:
     found = decisions.ranked(SCORES, RIGHT)
     np.testing.assert_allclose(found.score, [0.9, 0.8, 0.6, 0.5])
     np.testing.assert_allclose(found.precision, [1.0, 2 / 3, 3 / 4, 3 / 5])
-    np.testing.assert_allclose(found.recall, [1 / 4, 2 / 4, 3 / 4, 3 / 4])
+    np.testing.assert_allclose(found.recall, [1 / 6, 2 / 6, 3 / 6, 3 / 6])
 
 
 def test_numbers_by_hand() -> None:
-    assert decisions.average_precision(SCORES, RIGHT) == pytest.approx(0.25 + 0.25 * 2 / 3 + 0.25 * 3 / 4)
-    assert decisions.recall_at_precision(SCORES, RIGHT) == 0.25
-    assert decisions.recall_at_precision(SCORES, RIGHT, 0.75) == 0.75
+    assert decisions.average_precision(SCORES, RIGHT) == pytest.approx((1 + 2 / 3 + 3 / 4) / 6)
+    assert decisions.recall_at_precision(SCORES, RIGHT) == pytest.approx(1 / 6)
+    assert decisions.recall_at_precision(SCORES, RIGHT, 0.75) == 0.5
     assert decisions.recall_at_precision([0.9, 0.9], [True, False]) == 0.0
     coverage, risk = decisions.risk_coverage(SCORES, RIGHT)
     np.testing.assert_allclose(coverage, [1 / 6, 3 / 6, 4 / 6, 5 / 6])
@@ -31,18 +31,25 @@ def test_numbers_by_hand() -> None:
 def test_recall_where_hardly_a_negative_is_accepted() -> None:
     negatives = [0.85, *[0.1] * 999]
     at = decisions.recall_at_false_positive_rate
-    assert at(SCORES, RIGHT, negatives, 0.001) == (0.75, 0.5)
-    assert at(SCORES, RIGHT, negatives, 0.0) == (0.25, 0.9)
+    assert at(SCORES, RIGHT, negatives, 0.001) == (0.5, 0.5)
+    assert at(SCORES, RIGHT, negatives, 0.0) == (pytest.approx(1 / 6), 0.9)
     assert at(SCORES, RIGHT, [0.95], 0.5) == (0.0, np.inf)
-    assert at([0.9], [False], [0.1]) == (pytest.approx(np.nan, nan_ok=True), np.inf)
+    assert at([0.9], [False], [0.1]) == (0.0, 0.9)
 
 
-def test_nothing_right_or_nothing_given_has_no_number() -> None:
-    assert np.isnan(decisions.average_precision([0.5], [False]))
-    assert np.isnan(decisions.recall_at_precision([0.5], [False]))
+def test_nothing_given_or_nobody_asked() -> None:
+    assert decisions.average_precision([0.5], [False]) == 0.0
+    assert decisions.average_precision([-np.inf], [False]) == 0.0
+    assert decisions.recall_at_precision([-np.inf], [False]) == 0.0
+    assert np.isnan(decisions.average_precision([], []))
+    assert np.isnan(decisions.recall_at_precision([], []))
     assert np.isnan(decisions.area_under_risk([-np.inf], [True]))
-    assert decisions.average_precision([-np.inf], [True]) == 0.0
     assert np.isnan(decisions.reliability([], []).error)
+
+
+def test_saying_less_is_no_better() -> None:
+    few = decisions.average_precision([0.9] + [-np.inf] * 99, [True] + [False] * 99)
+    assert few == pytest.approx(0.01)
 
 
 def test_reliability_by_hand() -> None:

@@ -16,7 +16,7 @@ from pose_bridge.estimators.base import Guess
 from pose_bridge.evaluation.datasets.base import Scene
 from pose_bridge.evaluation.datasets.layouts import opened
 from pose_bridge.evaluation.datasets.pairs import Pair, PairRule, draw
-from pose_bridge.evaluation.methods import NAMES, NETWORK, VIDEOS, Panel
+from pose_bridge.evaluation.methods import NAMES, NETWORK, VIDEOS, Panel, Said
 from pose_bridge.generated import Models
 from pose_bridge.generators.base import Take, Video
 from pose_bridge.geometry import distances, rigid, rotations
@@ -91,6 +91,10 @@ def panel(asked: tuple[Scene, Pair], *names: str, faults: tuple[int, ...] = ()) 
     return Panel(LEARNED, names, lambda config: Models(Generator(faults), guesser)), guesser
 
 
+def answers(panel: Panel, asked: tuple[Scene, Pair]) -> dict[str, Said]:
+    return panel.ask(panel.read(*asked, seed=0))
+
+
 def off_deg(said: object, asked: tuple[Scene, Pair]) -> float:
     scene, pair = asked
     T_true = scene.T_reference_target(pair.reference, pair.target)
@@ -98,7 +102,7 @@ def off_deg(said: object, asked: tuple[Scene, Pair]) -> float:
 
 
 def test_the_bridge_answers_with_a_probability(asked: tuple[Scene, Pair]) -> None:
-    said = Panel(Config(), ("context", "direct")).ask(*asked, seed=0)
+    said = answers(Panel(Config(), ("context", "direct")), asked)
     assert list(said) == ["context", "direct"]
     assert off_deg(said["context"], asked) < 2.0
     assert 0.8 <= said["context"].score <= 1.0
@@ -110,7 +114,7 @@ def test_the_bridge_answers_with_a_probability(asked: tuple[Scene, Pair]) -> Non
 
 def test_the_network_sees_the_two_or_true_frames_too(asked: tuple[Scene, Pair]) -> None:
     asking, guesser = panel(asked, *NETWORK)
-    said = asking.ask(*asked, seed=0)
+    said = answers(asking, asked)
     pair = asked[1]
     ends = [pair.reference, pair.target]
     assert guesser.asked == [ends, [ends[0], *pair.between, ends[1]]]
@@ -123,7 +127,7 @@ def test_the_network_sees_the_two_or_true_frames_too(asked: tuple[Scene, Pair]) 
 
 def test_all_rules_see_the_same_subsets(asked: tuple[Scene, Pair]) -> None:
     asking, guesser = panel(asked, *VIDEOS)
-    said = asking.ask(*asked, seed=0)
+    said = answers(asking, asked)
     assert len(guesser.asked) == 1 + 3 * 6
     assert off_deg(said["d_med"], asked) == pytest.approx(8.0, abs=1e-3)  # the steadiest
     assert off_deg(said["d_total"], asked) == pytest.approx(8.0, abs=1e-3)
@@ -152,10 +156,10 @@ def _named(name: str) -> _Name:
 
 def test_videos_with_faults_are_not_looked_at(asked: tuple[Scene, Pair]) -> None:
     asking, guesser = panel(asked, "d_med", faults=(0,))
-    asking.ask(*asked, seed=0)
+    answers(asking, asked)
     assert len(guesser.asked) == 1 + 2 * 6
     asking, _ = panel(asked, "d_med", "oracle", faults=(0, 1, 2))
-    said = asking.ask(*asked, seed=0)
+    said = answers(asking, asked)
     for one in said.values():
         assert one.T_reference_target is None
         assert "it is black" in one.why
@@ -168,7 +172,7 @@ def test_a_network_without_an_answer(asked: tuple[Scene, Pair], monkeypatch: pyt
         raise NoEstimateError("no camera")
 
     monkeypatch.setattr(guesser, "estimate_many", fails)
-    said = asking.ask(*asked, seed=0)
+    said = answers(asking, asked)
     assert [(one.T_reference_target, one.why) for one in said.values()] == [(None, "no camera")] * 2
 
 
@@ -187,4 +191,4 @@ def test_a_photograph_that_cannot_be_read(tmp_path: Path) -> None:
     (pair,) = draw(dataset, PairRule(yaw_deg=(17.0, 19.0), count=1))
     (tmp_path / pair.scene / pair.target).write_bytes(b"no picture")
     with pytest.raises(BadInputError, match=pair.target):
-        Panel(Config(), ("direct",)).ask(dataset.scene(pair.scene), pair, seed=0)
+        Panel(Config(), ("direct",)).read(dataset.scene(pair.scene), pair, seed=0)

@@ -30,7 +30,10 @@ def test_errors_of_pairs() -> None:
     )
     np.testing.assert_allclose(errors.rotation_deg, [3.0, 0.0, 10.0, NAN, 0.0, 0.0], atol=1e-6)
     np.testing.assert_allclose(errors.translation_deg, [45.0, 180.0, NAN, NAN, 0.0, NAN], atol=1e-6)
-    np.testing.assert_allclose(errors.translation_unsigned_deg, [45.0, 0.0, NAN, NAN, 0.0, NAN], atol=1e-6)
+    # the line on which the reference lies, seen from a target that is turned by 3 degrees too much
+    seen = np.linalg.inv(pose(53.0, [1.0, 1.0, 0.0]))[:3, 3] / np.sqrt(2.0)
+    first = np.degrees(np.arccos(abs(seen @ np.linalg.inv(truth[0])[:3, 3])))
+    np.testing.assert_allclose(errors.as_in_papers_deg, [first, 0.0, NAN, NAN, 0.0, NAN], atol=1e-6)
     np.testing.assert_allclose(errors.translation_m, [1.0, NAN, NAN, NAN, 0.0, NAN], atol=1e-9)
     assert metrics.placed(errors).tolist() == [False, False, False, False, True, False]
     assert len(errors) == 6

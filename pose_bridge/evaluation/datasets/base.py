@@ -51,6 +51,11 @@ class Scene:
     frames: Sequence[Frame]
     metric: bool
 
+    def __post_init__(self) -> None:
+        names = [frame.name for frame in self.frames]
+        if len(set(names)) < len(names):
+            raise BadInputError(f"scene {self.name}: two photographs have one name; give each its own")
+
     def frame(self, name: str) -> Frame:
         """Return one by its name.
 
@@ -125,7 +130,9 @@ def size_px(path: Path) -> tuple[int, int]:
         raise BadImageError(f"{path}: not an image that can be read ({error})") from error
 
 
-def pinhole(K: ArrayLike, size: tuple[int, int], path: Path, distortion: ArrayLike = ()) -> Camera:
+def pinhole(
+    K: ArrayLike, size: tuple[int, int], path: Path, distortion: ArrayLike = (), model: str | None = None
+) -> Camera:
     """Return the camera of a layout that counts pixel centres from 0.5.
 
     Args:
@@ -133,6 +140,7 @@ def pinhole(K: ArrayLike, size: tuple[int, int], path: Path, distortion: ArrayLi
         size: Width and height, px.
         path: Of the file that says so.
         distortion: OpenCV's coefficients, (0,), (4,), (5,) or (8,).
+        model: Of the distortion; None to tell it from the coefficients.
 
     Raises:
         BadInputError: It is impossible.
@@ -140,7 +148,8 @@ def pinhole(K: ArrayLike, size: tuple[int, int], path: Path, distortion: ArrayLi
     K_opencv = np.array(K, np.float64)
     try:
         K_opencv[:2, 2] -= 0.5
-        return Camera.from_opencv(K_opencv, distortion, width=size[0], height=size[1])
+        width, height = size
+        return Camera.from_opencv(K_opencv, distortion, width=width, height=height, distortion_model=model)
     except (BadCameraError, IndexError) as error:
         raise BadInputError(f"{path}: its camera: {error}") from error
 

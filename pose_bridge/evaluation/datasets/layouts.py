@@ -26,10 +26,23 @@ from pose_bridge.geometry import rigid, rotations
 from pose_bridge.geometry.arrays import Array
 from pose_bridge.geometry.cameras import Camera
 from pose_bridge.photographs import read_cameras
+from pose_bridge.photographs.reading import natural
 
 FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL's camera looks along -z, y up
+PICTURES = (".jpg", ".jpeg", ".png")
 REDUCED = ("images", "images_2", "images_4", "images_8")
 NAVI_MM = 1e-3
+STRETCH = 0.01  # by which pictures may be other than the calibration's in shape
+OFF_CENTRE = 0.1  # of the width; a principal point farther from the middle is of other pixels
+_RADIAL = ("k1", "k2", "p1", "p2")
+LENSES = {
+    "OPENCV": ("plumb_bob", _RADIAL),
+    "PINHOLE": ("plumb_bob", _RADIAL),
+    "SIMPLE_PINHOLE": ("plumb_bob", _RADIAL),
+    "SIMPLE_RADIAL": ("plumb_bob", _RADIAL),
+    "RADIAL": ("plumb_bob", _RADIAL),
+    "OPENCV_FISHEYE": ("equidistant", ("k1", "k2", "k3", "k4")),
+}
 
 
 class Photographs:
@@ -73,8 +86,10 @@ class Nerfstudio:
         content = listed(path)
         if not isinstance(content, dict) or not isinstance(content.get("frames"), list):
             raise BadInputError(f"{path}: holds no list of frames")
+        if not all(isinstance(entry, dict) for entry in content["frames"]):
+            raise BadInputError(f"{path}: a frame is no mapping")
         frames = [self._frame(path, {**content, **entry}) for entry in content["frames"]]
-        return Scene(name, sorted(frames, key=lambda frame: frame.name), metric=False)
+        return Scene(name, sorted(frames, key=lambda frame: natural(Path(frame.name))), metric=False)
 
     def _frame(self, path: Path, entry: Mapping[str, Any]) -> Frame:
         try:
@@ -84,11 +99,17 @@ class Nerfstudio:
             share = np.array(size) / [entry["w"], entry["h"]]  # of the pixels that the calibration is for
             focal = np.array([entry["fl_x"], entry.get("fl_y", entry["fl_x"])]) * share
             middle = np.array([entry["cx"], entry["cy"]]) * share
-            lens = [float(entry.get(key, 0.0)) for key in ("k1", "k2", "p1", "p2")]
+            model, names = LENSES[entry.get("camera_model", "OPENCV")]
+            lens = [float(entry.get(key, 0.0)) for key in names]
         except (KeyError, TypeError, ValueError) as error:
-            raise BadInputError(f"{path}: a frame lacks or misspells {error}") from error
+            raise BadInputError(f"{path}: a frame lacks, misspells or does not know {error}") from error
+        if abs(share[0] / share[1] - 1.0) > STRETCH:
+            raise BadInputError(
+                f"{picture} is {size[0]}x{size[1]}, its calibration for {entry['w']}x{entry['h']}: cropped, "
+                "or turned by its EXIF; give the calibration of these pixels"
+            )
         K = [[focal[0], 0.0, middle[0]], [0.0, focal[1], middle[1]], [0.0, 0.0, 1.0]]
-        camera = pinhole(K, size, path, lens if any(lens) else ())
+        camera = pinhole(K, size, path, lens if any(lens) else (), model if any(lens) else None)
         if T.shape != (4, 4):
             raise BadInputError(f"{path}: transform_matrix of {file} must be 4 x 4, got {T.shape}")
         return photograph(file.as_posix(), picture, camera, T @ FLIP_YZ)
@@ -108,10 +129,16 @@ class ScanNet:
         """See `Dataset`. Frames whose tracking was lost (infinite poses) are left out."""
         folder = self._root / name
         K = numbers(folder / "intrinsic" / "intrinsic_color.txt", (4, 4))[:3, :3]
-        pictures = sorted((folder / "color").glob("*.jpg"), key=lambda path: int(path.stem))
+        taken = (path for path in (folder / "color").glob("*.jpg") if path.stem.isdecimal())
+        pictures = sorted(taken, key=lambda path: int(path.stem))
         if not pictures:
             raise BadInputError(f"{folder / 'color'} holds no N.jpg; export the colour frames first")
         size = size_px(pictures[0])
+        if np.abs(K[:2, 2] / size - 0.5).max() > OFF_CENTRE:
+            raise BadInputError(
+                f"{folder}: {pictures[0].name} is {size[0]}x{size[1]}, intrinsic_color.txt is for other "
+                "pixels; if the frames were reduced, reduce it too"
+            )
         camera = Camera.from_opencv(K, width=size[0], height=size[1])
         frames = []
         for path in pictures:
@@ -141,10 +168,12 @@ class Cambridge:
         frames = []
         for path in sorted(folder.glob("dataset_*.txt")):
             for file, *written in rows(path, 8):
+                if Path(file).suffix.lower() not in PICTURES:
+                    continue  # the header
                 try:
                     x, y, z, qw, qx, qy, qz = map(float, written[:7])
-                except ValueError:
-                    continue  # the header
+                except ValueError as error:
+                    raise BadInputError(f"{path}: the pose of {file}: {error}") from error
                 picture, key = folder / file, _stem(file)
                 if key not in focals_px:
                     raise BadInputError(f"{folder / 'reconstruction.nvm'}: no focal length of {file}")
@@ -159,7 +188,7 @@ class Cambridge:
         """Lines of the cameras: file, focal length, quaternion, place, distortion, 0."""
         path = folder / "reconstruction.nvm"
         for words in rows(path, 11):
-            if Path(words[0]).suffix.lower() not in (".jpg", ".png"):
+            if Path(words[0]).suffix.lower() not in PICTURES:
                 return  # points follow
             yield words
 
@@ -197,7 +226,7 @@ class Navi:
         except (KeyError, TypeError, ValueError, BadInputError) as error:
             raise BadInputError(f"{path}: a photograph lacks or misspells {error}") from error
         picture = path.parent / "images" / file
-        return photograph(Path(file).stem, picture, camera, rigid.inverse(T_camera_object))
+        return photograph(file, picture, camera, rigid.inverse(T_camera_object))
 
 
 LAYOUTS: dict[str, type] = {

@@ -122,11 +122,12 @@ def draw(dataset: Dataset, rule: PairRule) -> Iterator[Pair]:
     rng = np.random.default_rng(rule.seed)
     waiting = [_of_scene(dataset, str(name), rule) for name in rng.permutation(dataset.scenes())]
     left = rule.count
-    while waiting and left:
+    while waiting:
         still = []
         for pairs in waiting:
-            pair = next(pairs, None)
-            if pair is not None and left:
+            if not left:
+                return
+            if (pair := next(pairs, None)) is not None:
                 left -= 1
                 still.append(pairs)
                 yield pair
@@ -192,6 +193,8 @@ def _of_scene(dataset: Dataset, name: str, rule: PairRule) -> Iterator[Pair]:
     rng = np.random.default_rng([rule.seed, zlib.crc32(name.encode())])
     scene = dataset.scene(name)
     count = len(scene.frames)
+    if count < 2:
+        return
     chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_FRAMES)).round().astype(int))
     yaw_deg = yaws_deg([scene.frames[index] for index in chosen])
     low, high = rule.yaw_deg

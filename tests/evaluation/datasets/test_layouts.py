@@ -151,6 +151,42 @@ def test_lens_of_nerfstudio(tmp_path: Path) -> None:
     assert camera.distortion.tolist()[:4] == [0.1, 0.0, 0.0, 0.01]
 
 
+def test_fisheye_of_nerfstudio(tmp_path: Path) -> None:
+    nerfstudio(tmp_path)
+    path = tmp_path / "walk" / "transforms.json"
+    lens = {"camera_model": "OPENCV_FISHEYE", "k1": 0.1, "k2": 0.02, "k3": 0.003, "k4": 0.0004}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **lens}))
+    camera = opened(f"nerfstudio:{tmp_path}").scene("walk").frames[0].view().camera
+    assert camera.distortion_model == "equidistant"
+    assert camera.distortion.tolist() == [0.1, 0.02, 0.003, 0.0004]
+
+
+def test_pictures_of_other_pixels_are_refused(tmp_path: Path) -> None:
+    nerfstudio(tmp_path / "a")
+    path = tmp_path / "a" / "walk" / "images" / "frame_00001.png"
+    assert cv2.imwrite(str(path), np.zeros((72, 72, 3), np.uint8))  # the others are 96 wide
+    with pytest.raises(BadInputError, match=r"72x72.*cropped"):
+        opened(f"nerfstudio:{tmp_path / 'a'}").scene("walk")
+    scannet(tmp_path / "b")
+    for path in (tmp_path / "b").rglob("*.jpg"):
+        assert cv2.imwrite(str(path), np.zeros((36, 48, 3), np.uint8))
+    with pytest.raises(BadInputError, match="reduce it too"):
+        opened(f"scannet:{tmp_path / 'b'}").scene("scene0707_00")
+
+
+def test_names_are_ordered_as_people_do(tmp_path: Path) -> None:
+    nerfstudio(tmp_path)
+    path = tmp_path / "walk" / "transforms.json"
+    content = json.loads(path.read_text())
+    for number, frame in enumerate(content["frames"]):
+        new = f"images/{12 - 3 * number}.png"
+        (tmp_path / "walk" / frame["file_path"]).rename(tmp_path / "walk" / new)
+        frame["file_path"] = new
+    path.write_text(json.dumps(content))
+    names = [frame.name for frame in opened(f"nerfstudio:{tmp_path}").scene("walk").frames]
+    assert names == ["images/3.png", "images/6.png", "images/9.png", "images/12.png"]
+
+
 def drop(key: str) -> Callable[[Path], None]:
     def change(path: Path) -> None:
         content = json.loads(path.read_text())
@@ -171,6 +207,7 @@ def write(text: str) -> Callable[[Path], None]:
         ("nerfstudio", "walk/transforms.json", write("{"), "transforms.json"),
         ("nerfstudio", "walk/transforms.json", write("[]"), "no list of frames"),
         ("nerfstudio", "walk/transforms.json", drop("fl_x"), "fl_x"),
+        ("nerfstudio", "walk/transforms.json", write('{"frames": [1]}'), "no mapping"),
         ("nerfstudio", "walk/images/frame_00000.png", Path.unlink, "does not exist"),
         ("nerfstudio", "walk/images/frame_00000.png", write("no picture"), "not an image"),
         ("scannet", "scene0707_00/pose/0.txt", write("1 2 3"), "4x4 numbers"),
@@ -178,6 +215,12 @@ def write(text: str) -> Callable[[Path], None]:
         ("scannet", "scene0707_00/pose/5.txt", write("2 0 0 0 0 2 0 0 0 0 2 0 0 0 0 1"), "its pose"),
         ("cambridge", "ShopFacade/reconstruction.nvm", Path.unlink, "reconstruction.nvm"),
         ("cambridge", "ShopFacade/reconstruction.nvm", write("NVM_V3\n"), "no focal length"),
+        (
+            "cambridge",
+            "ShopFacade/dataset_test.txt",
+            write("seq1/frame00001.png 0 0 O 1 0 0 0"),
+            "the pose of",
+        ),
         ("navi", "dino/multiview-00-pixel_5/annotations.json", drop("camera"), "camera"),
         ("navi", "dino/multiview-00-pixel_5/annotations.json", write("{}"), "no list"),
     ],

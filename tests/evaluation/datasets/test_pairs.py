@@ -27,11 +27,13 @@ class Walks:
 
     def __init__(self, **lengths: int) -> None:
         self._lengths = lengths
+        self.read: set[str] = set()
 
     def scenes(self) -> list[str]:
         return sorted(self._lengths)
 
     def scene(self, name: str) -> Scene:
+        self.read.add(name)
         poses = arc([STEP_DEG * step for step in range(self._lengths[name])])
         frames = [Frame(f"{index:03d}", T, nobody) for index, T in enumerate(poses)]
         return Scene(name, frames, metric=True)
@@ -64,6 +66,10 @@ def test_scenes_take_turns_and_have_their_share() -> None:
     walks = Walks(a=40, b=40, c=40, d=12)
     drawn = list(draw(walks, PairRule(yaw_deg=(50.0, 60.0), count=9)))
     assert [len({pair.scene for pair in drawn[at : at + 4]}) for at in (0, 4)] == [4, 4]
+    assert walks.read == {"a", "b", "c", "d"}
+    few = Walks(a=40, b=40, c=1, d=40)
+    assert len(list(draw(few, PairRule(yaw_deg=(50.0, 60.0), count=2)))) == 2
+    assert len(few.read) <= 3  # no scene more than it takes
     drawn = list(draw(walks, PairRule(yaw_deg=(50.0, 60.0), count=100, per_scene=2)))
     assert sorted(pair.scene for pair in drawn) == list("aabbccdd")
 
