@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -15,10 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pose_bridge.cli import config as settings
 from pose_bridge.cli.failures import reported
-from pose_bridge.errors import ConfigError
-
-if TYPE_CHECKING:
-    from accelerate import PartialState
 
 
 def evaluate(
@@ -62,7 +56,7 @@ def evaluate(
     the pairs over processes, and so over GPUs.
     """
     with reported(verbose=verbose):
-        from pose_bridge.evaluation import benchmark, report
+        from pose_bridge.evaluation import benchmark, processes, report
         from pose_bridge.evaluation.datasets import pairs as lists
         from pose_bridge.evaluation.datasets.layouts import opened
         from pose_bridge.evaluation.methods import Panel
@@ -71,7 +65,7 @@ def evaluate(
         photographs, using = opened(dataset or listed.dataset), settings.load(config, profile)
         if budget is not None:
             using = replace(using, bridge=replace(using.bridge, budget_s=budget))
-        share = _share()  # first: it says which GPU the models belong on
+        share = processes.share()  # first: it says which GPU the models belong on
         panel = Panel(using, names)
         if share is None or share.is_main_process:
             benchmark.begin(out, benchmark.Run.of(dataset or listed.dataset, listed, names, using, seed))
@@ -88,24 +82,6 @@ def evaluate(
         if place[0] == 0:
             page = report.write(benchmark.rows(out), names, photographs, out, seed)
             Console(stderr=True, highlight=False).print(f"{page} and its figures are written")
-
-
-def _share() -> PartialState | None:
-    """This process's place among those of `accelerate launch`; None if there is only one.
-
-    Raises:
-        ConfigError: There are several, and they do not find each other: they would all ask the same.
-    """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes == 1:
-        return None
-    import torch
-    from accelerate import PartialState
-
-    share = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
-    if share.num_processes != processes:
-        raise ConfigError(f"{processes} processes were launched, but {share.num_processes} found each other")
-    return share
 
 
 def _progress(*, quiet: bool) -> Progress:
