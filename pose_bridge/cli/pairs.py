@@ -76,4 +76,5 @@ def pairs(
         drawing.save(output, found)
         scenes = len({pair.scene for pair in found.pairs})
         fewer = "" if len(found.pairs) == rule.count else f", {rule.count} were asked for"
-        console.print(f"{output}: {len(found.pairs)} pairs of {scenes} scenes{fewer}")
+        of = "one scene" if scenes == 1 else f"{scenes} scenes"
+        console.print(f"{output}: {len(found.pairs)} pairs of {of}{fewer}")

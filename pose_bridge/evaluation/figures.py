@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SHOWN_DEG = 60.0  # of error curves
+SHOWN_DEG = (0.05, 180.0)  # of error curves
 SIZE_IN, EXAMPLE_IN = (6.4, 4.2), (8.0, 1.8)
 STRIP_PX = 240  # high
 LEAST_RISK = 5.0  # percent, up to which risk is drawn
@@ -107,17 +107,17 @@ def _said(columns: Sequence[Column], index: int) -> Iterator[str]:
 
 
 def _draw_errors(columns: Sequence[Column], axes: Axes) -> None:
-    """Share of all pairs within a rotation error; dashed: of both, the larger error."""
-    limits = np.linspace(0.0, SHOWN_DEG, 241)
+    """Share of all pairs within a rotation error; dotted: of both, the larger error."""
+    limits = np.geomspace(*SHOWN_DEG, 400)
     for number, one in enumerate(columns):
         errors = np.nan_to_num(errors_of(one), nan=np.inf)
         for of, style in ((errors[:, 0], "-"), (errors[:, :2].max(axis=1), ":")):
             share = [100.0 * float(np.mean(of <= limit)) for limit in limits]
             label = one.name if style == "-" else None
             axes.plot(limits, share, style, color=f"C{number}", label=label, linewidth=1.6)
-    axes.set(
-        xlabel="error, degrees", ylabel="share of all pairs, %", xlim=(0.0, SHOWN_DEG), ylim=(0.0, 100.0)
-    )
+    axes.set(xlabel="error, degrees", ylabel="share of all pairs, %", xscale="log")
+    axes.set(xlim=SHOWN_DEG, ylim=(0.0, 100.0))
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_title("rotation (solid), the larger of rotation and direction (dotted)")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)

@@ -186,7 +186,7 @@ def test_the_command_draws_and_saves(
     found = load(output)
     assert (found.dataset, len(found.pairs)) == (dataset, 7)
     assert found.rule == PairRule(yaw_deg=(50.0, 90.0), count=7, context=2, seed=3)
-    assert "7 pairs of 1 scenes" in " ".join(capsys.readouterr().err.split())
+    assert "7 pairs of one scene" in " ".join(capsys.readouterr().err.split())
     assert run(monkeypatch, dataset, "-o", output) == 2
     assert "--force" in capsys.readouterr().err
     assert run(monkeypatch, dataset, "-o", output, "--yaw", 100, 110, "--force") == 0
