@@ -14,6 +14,14 @@ from pose_bridge.cli.failures import reported
 from pose_bridge.config import Config, to_yaml
 from pose_bridge.errors import ConfigError, StorageError
 
+# Options of the commands that ask the bridge.
+File = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Settings, as `pose_bridge config` writes them.")
+]
+Profile = Annotated[
+    str, typer.Option(metavar="NAME", help="Which models to use: one of `pose_bridge models list`.")
+]
+
 
 def config(
     output: Annotated[

@@ -106,12 +106,8 @@ def estimate(
             help="Sides whose T_world_camera in the cameras.json are used as odometry: they must be metric."
         ),
     ] = Poses.NONE,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Settings, as `pose_bridge config` writes them.")
-    ] = None,
-    profile: Annotated[
-        str, typer.Option(metavar="NAME", help="Which models to use: one of `pose_bridge models list`.")
-    ] = "real",
+    config: settings.File = None,
+    profile: settings.Profile = "real",
     hypothesis: Annotated[
         bool,
         typer.Option(

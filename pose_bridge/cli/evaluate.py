@@ -37,12 +37,8 @@ def evaluate(
             "oracle; all but the first two need a profile with models. Differences are to the first.",
         ),
     ] = "direct,context",
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Settings, as `pose_bridge config` writes them.")
-    ] = None,
-    profile: Annotated[
-        str, typer.Option(metavar="NAME", help="Which models to use: one of `pose_bridge models list`.")
-    ] = "real",
+    config: settings.File = None,
+    profile: settings.Profile = "real",
     budget: Annotated[
         float | None,
         typer.Option(metavar="S", help="Seconds a question to the bridge may take.", show_default="setting"),
@@ -67,19 +63,17 @@ def evaluate(
             using = replace(using, bridge=replace(using.bridge, budget_s=budget))
         share = processes.share()  # first: it says which GPU the models belong on
         panel = Panel(using, names)
-        if share is None or share.is_main_process:
+        if share.index == 0:
             benchmark.begin(out, benchmark.Run.of(dataset or listed.dataset, listed, names, using, seed))
-        if share is not None:
-            share.wait_for_everyone()
-        place = (0, 1) if share is None else (share.process_index, share.num_processes)
+        share.wait()
+        place = (share.index, share.count)
         own = len(benchmark.waiting(listed, out, place))
-        with _progress(quiet=place[0] > 0) as progress:
+        with _progress(quiet=share.index > 0) as progress:
             task = progress.add_task("pairs", total=own)
             for row in benchmark.answer(photographs, listed, panel, out, seed, place):
                 progress.update(task, advance=1, description=row.pair.id)
-        if share is not None:
-            share.wait_for_everyone()
-        if place[0] == 0:
+        share.wait()
+        if share.index == 0:
             page = report.write(benchmark.rows(out), names, photographs, out, seed)
             Console(stderr=True, highlight=False).print(f"{page} and its figures are written")
 

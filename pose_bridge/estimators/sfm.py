@@ -130,7 +130,7 @@ class SfmEstimator:
         options.init_num_trials = 1
         options.mapper.init_min_tri_angle = MIN_START_DEG
         options.mapper.init_min_num_inliers = self._settings.min_pair_inliers
-        # Rough adjustments on the way: `bundle.adjust` does the last one.
+        # Rough adjustments on the way: `bundle.refined` does the last one.
         options.ba_global_frames_ratio = options.ba_global_points_ratio = 1.4
         options.ba_global_function_tolerance = options.ba_local_function_tolerance = 1e-5
         options.ba_global_max_num_iterations, options.ba_local_max_num_iterations = 15, 8
@@ -156,11 +156,11 @@ def _best(problem: Problem, geometry: PairGeometry, found: Sequence[bundle.Refin
         for index, said in enumerate(speaking)
         if not apart(common[index], common[best]) or _lead(speaking[best], said) < CLEAR_LEAD
     ]
-    against = {
-        index: contradiction(problem, common[index], found[index].points, found[index].tracks)
-        for index in likely
-    }
     if any(apart(common[index], common[best]) for index in likely):
+        against = {
+            index: contradiction(problem, common[index], found[index].points, found[index].tracks)
+            for index in likely
+        }
         best = min(likely, key=lambda index: against[index])
         others = [against[index] for index in likely if apart(common[index], common[best])]
         if min(others) - against[best] < TOLD_APART:

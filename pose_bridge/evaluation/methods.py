@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -139,16 +139,9 @@ class Panel:
         return {name: found[name] for name in self._names}
 
     def _by_bridge(self, question: Question, name: str) -> Said:
-        stage = Stage.DIRECT if name == "direct" else Stage.CONTEXT
-        context = ((), ()) if name == "direct" else (question.reference_context, question.target_context)
-        asked = Question(
-            reference=question.reference,
-            target=question.target,
-            reference_context=context[0],
-            target_context=context[1],
-            max_stage=stage,
-            seed=question.seed,
-        )
+        asked = replace(question, max_stage=Stage.CONTEXT)
+        if name == "direct":
+            asked = replace(asked, reference_context=(), target_context=(), max_stage=Stage.DIRECT)
         return _of_answer(Bridge(self._config).answer(asked))  # one that remembers nothing: times compare
 
     def _by_network(self, question: Question, between: Sequence[View]) -> Said:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,27 @@ if TYPE_CHECKING:
 PATIENCE = timedelta(days=7)  # until the slowest has answered its share
 
 
-def share() -> PartialState | None:
-    """Return this process's place among the others; None if there is only one.
+@dataclass(frozen=True, eq=False)
+class Share:
+    """A process's place among all.
+
+    Attributes:
+        index: From 0.
+        count: Of all.
+    """
+
+    index: int = 0
+    count: int = 1
+    _state: PartialState | None = None
+
+    def wait(self) -> None:
+        """Until all processes have come here."""
+        if self._state is not None:
+            self._state.wait_for_everyone()
+
+
+def share() -> Share:
+    """Return this process's place among those of `accelerate launch`, or that it is the only one.
 
     It also says which GPU is this process's own, so models are loaded after it.
 
@@ -25,11 +45,11 @@ def share() -> PartialState | None:
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes == 1:
-        return None
+        return Share()
     import torch
     from accelerate import PartialState
 
-    place = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
-    if place.num_processes != processes:
-        raise ConfigError(f"{processes} processes were launched, but {place.num_processes} found each other")
-    return place
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+    if state.num_processes != processes:
+        raise ConfigError(f"{processes} processes were launched, but {state.num_processes} found each other")
+    return Share(state.process_index, state.num_processes, state)

@@ -2,7 +2,7 @@
 """Photographs on disk and their calibration, read into views."""
 
 from pose_bridge.photographs.calibration import Calibration, camera_from_exif, read_cameras
-from pose_bridge.photographs.images import read_image
+from pose_bridge.photographs.images import read_image, read_size
 from pose_bridge.photographs.reading import Side, Sides, find_context, read_context, read_sides, read_view
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "read_context",
     "read_image",
     "read_sides",
+    "read_size",
     "read_view",
 ]

@@ -85,6 +85,20 @@ def read_image(path: str | os.PathLike[str]) -> tuple[Pixels, Mask | None]:
     return photograph.image, photograph.mask
 
 
+def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return width and height of the upright photograph, px, without reading its pixels.
+
+    Raises:
+        BadImageError: It cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            on_its_side = image.getexif().get(_ORIENTATION, 1) >= 5
+            return image.size[::-1] if on_its_side else image.size
+    except Exception as error:  # Pillow raises nearly anything at damaged files
+        raise BadImageError(f"{path}: not an image that can be read ({error})") from error
+
+
 def load(path: str | os.PathLike[str]) -> Photograph:
     """Read a photograph as it is stored.
 

@@ -12,9 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
-from PIL import Image
 
-from pose_bridge.errors import BadCameraError, BadImageError, BadInputError
+from pose_bridge.errors import BadCameraError, BadInputError
 from pose_bridge.geometry import rigid
 from pose_bridge.geometry.arrays import Array
 from pose_bridge.geometry.cameras import Camera
@@ -114,20 +113,6 @@ def photograph(name: str, path: Path, camera: Camera, T_world_camera: ArrayLike)
 def _read(name: str, path: Path, camera: Camera) -> View:
     image, mask = read_image(path)
     return View(id=name, image=image, camera=camera, mask=mask)
-
-
-def size_px(path: Path) -> tuple[int, int]:
-    """Return a picture's width and height as it stands upright, without reading its pixels.
-
-    Raises:
-        BadImageError: It cannot be read.
-    """
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5
-            return image.size[::-1] if turned else image.size
-    except Exception as error:  # Pillow raises nearly anything at damaged files
-        raise BadImageError(f"{path}: not an image that can be read ({error})") from error
 
 
 def pinhole(

@@ -20,12 +20,11 @@ from pose_bridge.evaluation.datasets.base import (
     photograph,
     pinhole,
     rows,
-    size_px,
 )
 from pose_bridge.geometry import rigid, rotations
 from pose_bridge.geometry.arrays import Array
 from pose_bridge.geometry.cameras import Camera
-from pose_bridge.photographs import read_cameras
+from pose_bridge.photographs import read_cameras, read_size
 from pose_bridge.photographs.reading import natural
 
 FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL's camera looks along -z, y up
@@ -45,15 +44,27 @@ LENSES = {
 }
 
 
-class Photographs:
-    """Folders with a cameras.json: `<scene>/cameras.json`, and the photographs that it names."""
+class Layout:
+    """A folder whose scenes are those folders below it that hold a certain file.
+
+    Attributes:
+        holding: That file.
+    """
+
+    holding: str
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def scenes(self) -> list[str]:
         """See `Dataset`."""
-        return folders(self._root, "cameras.json")
+        return folders(self._root, self.holding)
+
+
+class Photographs(Layout):
+    """Folders with a cameras.json: `<scene>/cameras.json`, and the photographs that it names."""
+
+    holding = "cameras.json"
 
     def scene(self, name: str) -> Scene:
         """See `Dataset`. Photographs without a pose are left out."""
@@ -67,18 +78,13 @@ class Photographs:
         return Scene(name, frames, metric=False)
 
 
-class Nerfstudio:
+class Nerfstudio(Layout):
     """Nerfstudio's layout, and DL3DV's: `<...>/transforms.json` with OpenGL's camera-to-world.
 
     DL3DV ships reduced pictures: of `images`, `images_2`, `images_4` and `images_8` the first that is there.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def scenes(self) -> list[str]:
-        """See `Dataset`."""
-        return folders(self._root, "transforms.json")
+    holding = "transforms.json"
 
     def scene(self, name: str) -> Scene:
         """See `Dataset`."""
@@ -95,7 +101,7 @@ class Nerfstudio:
         try:
             file, T = Path(entry["file_path"]), np.asarray(entry["transform_matrix"], np.float64)
             picture = _existing(path.parent / folder / file.name for folder in (file.parent, *REDUCED))
-            size = size_px(picture)
+            size = read_size(picture)
             share = np.array(size) / [entry["w"], entry["h"]]  # of the pixels that the calibration is for
             focal = np.array([entry["fl_x"], entry.get("fl_y", entry["fl_x"])]) * share
             middle = np.array([entry["cx"], entry["cy"]]) * share
@@ -115,15 +121,10 @@ class Nerfstudio:
         return photograph(file.as_posix(), picture, camera, T @ FLIP_YZ)
 
 
-class ScanNet:
+class ScanNet(Layout):
     """ScanNet's: `<scene>/{color/N.jpg, pose/N.txt, intrinsic/intrinsic_color.txt}`, camera-to-world."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def scenes(self) -> list[str]:
-        """See `Dataset`."""
-        return folders(self._root, "intrinsic/intrinsic_color.txt")
+    holding = "intrinsic/intrinsic_color.txt"
 
     def scene(self, name: str) -> Scene:
         """See `Dataset`. Frames whose tracking was lost (infinite poses) are left out."""
@@ -133,7 +134,7 @@ class ScanNet:
         pictures = sorted(taken, key=lambda path: int(path.stem))
         if not pictures:
             raise BadInputError(f"{folder / 'color'} holds no N.jpg; export the colour frames first")
-        size = size_px(pictures[0])
+        size = read_size(pictures[0])
         if np.abs(K[:2, 2] / size - 0.5).max() > OFF_CENTRE:
             raise BadInputError(
                 f"{folder}: {pictures[0].name} is {size[0]}x{size[1]}, intrinsic_color.txt is for other "
@@ -148,18 +149,13 @@ class ScanNet:
         return Scene(name, frames, metric=True)
 
 
-class Cambridge:
+class Cambridge(Layout):
     """Cambridge Landmarks': `<scene>/{seqN/frame00001.png, dataset_*.txt, reconstruction.nvm}`.
 
     Places and world-to-camera rotations stand in the text files, focal lengths in the reconstruction.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def scenes(self) -> list[str]:
-        """See `Dataset`."""
-        return folders(self._root, "dataset_test.txt")
+    holding = "dataset_test.txt"
 
     def scene(self, name: str) -> Scene:
         """See `Dataset`. Training and test photographs together, by sequence."""
@@ -179,7 +175,7 @@ class Cambridge:
                     raise BadInputError(f"{folder / 'reconstruction.nvm'}: no focal length of {file}")
                 R_camera_world = rotations.rotation_from_quat_xyzw(_unit([qx, qy, qz, qw]))
                 T_world_camera = rigid.make(R_camera_world.T, [x, y, z])
-                camera = Camera.from_focal_px(focals_px[key], *size_px(picture))
+                camera = Camera.from_focal_px(focals_px[key], *read_size(picture))
                 frames.append(photograph(key, picture, camera, T_world_camera))
         return Scene(name, sorted(frames, key=lambda frame: frame.name), metric=True)
 
@@ -193,18 +189,13 @@ class Cambridge:
             yield words
 
 
-class Navi:
+class Navi(Layout):
     """NAVI's: `<object>/{multiview-*, video-*, wild_set}/{annotations.json, images/}`.
 
     Poses take the object's points, in millimetres, to the camera (x right, y down, z forward).
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def scenes(self) -> list[str]:
-        """See `Dataset`."""
-        return folders(self._root, "annotations.json")
+    holding = "annotations.json"
 
     def scene(self, name: str) -> Scene:
         """See `Dataset`."""
