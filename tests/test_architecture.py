@@ -46,6 +46,7 @@ ONLY_IN = {
     "pycolmap": {"estimators", "covariance"},
     "rclpy": {"ros"},
 }
+LEARNING_FILES = {("simulation", "batch.py"), *(("training", name) for name in ("ltx.py", "train.py", "vggt.py"))}
 GENERATED = {"msg", "action", "srv"}
 LEARNING = {library for library, homes in ONLY_IN.items() if homes is LEARNERS}
 # Neither `import pose_bridge` nor `pose_bridge --help` waits for these.
@@ -112,7 +113,7 @@ def _unit_of_file(module: PurePosixPath) -> str:
 def _is_adapter(module: PurePosixPath) -> bool:
     """Whether it is there to wrap a library, and nobody loads it who does not want that."""
     shared = {"__init__.py", "base.py"}
-    if module.parts[1:] == ("simulation", "batch.py"):
+    if module.parts[1:] in LEARNING_FILES:
         return True
     return _unit_of_file(module) in {"estimators", "generators"} and module.name not in shared
 

@@ -34,7 +34,8 @@ def evaluate(
         typer.Option(
             metavar="NAMES",
             help="With commas: direct, context, pair, true-frames, generated-average, d_med, d_total, "
-            "oracle; all but the first two need a profile with models. Differences are to the first.",
+            "oracle, generated; all but the first two need a profile with models. Differences are to the "
+            "first.",
         ),
     ] = "direct,context",
     config: settings.File = None,
@@ -43,6 +44,10 @@ def evaluate(
         float | None,
         typer.Option(metavar="S", help="Seconds a question to the bridge may take.", show_default="setting"),
     ] = None,
+    odometry: Annotated[
+        bool,
+        typer.Option("--odometry", help="Views of a side know how they lie to each other, as on a robot."),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of what is random.")] = 0,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")] = False,
 ) -> None:
@@ -62,9 +67,10 @@ def evaluate(
         if budget is not None:
             using = replace(using, bridge=replace(using.bridge, budget_s=budget))
         share = processes.share()  # first: it says which GPU the models belong on
-        panel = Panel(using, names)
+        panel = Panel(using, names, odometry=odometry)
         if share.index == 0:
-            benchmark.begin(out, benchmark.Run.of(dataset or listed.dataset, listed, names, using, seed))
+            run = benchmark.Run.of(dataset or listed.dataset, listed, names, using, seed, odometry=odometry)
+            benchmark.begin(out, run)
         share.wait()
         place = (share.index, share.count)
         own = len(benchmark.waiting(listed, out, place))

@@ -22,7 +22,11 @@ ANY_YAW_DEG, ANY_COUNT = (50.0, 90.0), 300
 def pairs(
     dataset: Annotated[
         str,
-        typer.Argument(metavar="LAYOUT:FOLDER", help=f"Layouts: {', '.join(LAYOUTS)}.", show_default=False),
+        typer.Argument(
+            metavar="LAYOUT:FOLDER",
+            help=f"Layouts: {', '.join(LAYOUTS)}; simulator:test needs no files.",
+            show_default=False,
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Write the list there.")],
     yaw: Annotated[
@@ -41,6 +45,9 @@ def pairs(
     context: Annotated[
         int, typer.Option(min=0, help="Views before and after either end that belong to its side.")
     ] = 0,
+    elsewhere: Annotated[
+        int, typer.Option(min=0, help="So many more whose target is of another place that looks alike.")
+    ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the drawing.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
@@ -58,13 +65,14 @@ def pairs(
             count=known.count if count is None else count,
             per_scene=known.per_scene if per_scene is None else per_scene,
             context=context,
+            elsewhere=elsewhere,
             seed=seed,
         )
         console = Console(stderr=True, highlight=False)
         drawn = track(
             drawing.draw(opened(dataset), rule),
             "drawing pairs",
-            total=rule.count,
+            total=rule.count + rule.elsewhere,
             console=console,
             transient=True,
         )
@@ -75,6 +83,7 @@ def pairs(
             raise typer.Exit(ExitCode.NO_POSE)
         drawing.save(output, found)
         scenes = len({pair.scene for pair in found.pairs})
-        fewer = "" if len(found.pairs) == rule.count else f", {rule.count} were asked for"
+        wanted = rule.count + rule.elsewhere
+        fewer = "" if len(found.pairs) == wanted else f", {wanted} were asked for"
         of = "one scene" if scenes == 1 else f"{scenes} scenes"
         console.print(f"{output}: {len(found.pairs)} pairs of {of}{fewer}")

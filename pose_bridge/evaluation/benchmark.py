@@ -45,6 +45,7 @@ class Run:
         methods: In the order of the columns.
         settings: Hash of the configuration.
         seed: Of what is random.
+        odometry: Whether views of a side know how they lie to each other.
     """
 
     dataset: str
@@ -52,13 +53,30 @@ class Run:
     methods: tuple[str, ...]
     settings: str
     seed: int
+    odometry: bool = False
 
     @classmethod
-    def of(cls, dataset: str, pairs: PairList, methods: Sequence[str], config: Any, seed: int) -> Run:
+    def of(
+        cls,
+        dataset: str,
+        pairs: PairList,
+        methods: Sequence[str],
+        config: Any,
+        seed: int,
+        *,
+        odometry: bool = False,
+    ) -> Run:
         """Describe a run by what it asks."""
         hashed = _hash([dataclasses.asdict(pair) for pair in pairs.pairs])
         settings = _hash(dataclasses.asdict(config))
-        return cls(dataset=dataset, pairs=hashed, methods=tuple(methods), settings=settings, seed=seed)
+        return cls(
+            dataset=dataset,
+            pairs=hashed,
+            methods=tuple(methods),
+            settings=settings,
+            seed=seed,
+            odometry=odometry,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,13 +85,13 @@ class Row:
 
     Attributes:
         pair: Which.
-        T_reference_target: The truth, (4, 4).
+        T_reference_target: The truth, (4, 4); None where the target is of another place.
         said: By method; empty if the pair could not be asked about.
         error: Why not.
     """
 
     pair: Pair
-    T_reference_target: Array
+    T_reference_target: Array | None
     said: dict[str, Said]
     error: str = ""
 
@@ -135,10 +153,11 @@ def answer(
         _claim(file, own)
         _mend(own)
         for pair in waiting(pairs, folder, share):
-            place = scene(pair.scene)
-            T_true = place.T_reference_target(pair.reference, pair.target)
+            here = scene(pair.scene)
+            there = here if pair.target_scene is None else scene(pair.target_scene)
+            T_true = here.T_reference_target(pair.reference, pair.target) if there is here else None
             try:
-                asked = panel.read(place, pair, seed)
+                asked = panel.read(here, there, pair, seed)
             except BadInputError as error:
                 log.warning("%s: %s", pair.id, error)
                 row = Row(pair=pair, T_reference_target=T_true, said={}, error=str(error))
@@ -203,20 +222,20 @@ def _record(row: Row) -> dict[str, Any]:
     }
     return {
         "pair": dataclasses.asdict(row.pair),
-        "T_reference_target": row.T_reference_target.tolist(),
+        "T_reference_target": None if row.T_reference_target is None else row.T_reference_target.tolist(),
         "said": said,
         "error": row.error,
     }
 
 
 def _row(record: dict[str, Any]) -> Row:
-    said = {}
+    said, T_true = {}, record["T_reference_target"]
     for name, one in record["said"].items():
         T = one.pop("T_reference_target")
         said[name] = Said(None if T is None else np.array(T), **one)
     return Row(
         pair=pair_of(record["pair"]),
-        T_reference_target=np.array(record["T_reference_target"]),
+        T_reference_target=None if T_true is None else np.array(T_true),
         said=said,
         error=record["error"],
     )

@@ -36,7 +36,7 @@ def draw(
     """Draw all figures, and return what each shows, by file.
 
     Args:
-        rows: Of a run, at least one.
+        rows: Of pairs of one place, at least one.
         columns: Of the same rows.
         numbers: Of `summary`.
         dataset: Where the photographs of the examples are.

@@ -9,6 +9,9 @@ generated-average  the network on subsets of generated videos, all poses average
 d_med              the medoid of the video whose subsets agree best
 d_total            the same, and with the two views alone: InterPose
 oracle             of all those poses the one nearest to the truth
+generated          the bridge's rung of generated views, hypotheses and what agreement makes of them
+
+Only those that can say no are asked about pairs of two places.
 """
 
 from __future__ import annotations
@@ -26,17 +29,20 @@ from pose_bridge.config import Config
 from pose_bridge.control import Control
 from pose_bridge.errors import BadInputError, ConfigError, NoEstimateError, OutOfMemoryError
 from pose_bridge.estimators.base import Array
+from pose_bridge.evaluation import metrics
 from pose_bridge.evaluation.datasets.base import Scene
 from pose_bridge.evaluation.datasets.pairs import Pair
-from pose_bridge.generated import Models
+from pose_bridge.generated import GeneratedRung, Models
 from pose_bridge.generators import base as generators
+from pose_bridge.geometry.cameras import Camera
 from pose_bridge.selection import consensus
-from pose_bridge.views import Answer, Question, Stage, Status, Translation, View
+from pose_bridge.views import Answer, Question, Require, Stage, Status, Translation, View
 
-BRIDGE = ("direct", "context")
+BRIDGE = ("direct", "context", "generated")
 NETWORK = ("pair", "true-frames")
 VIDEOS = ("generated-average", "d_med", "d_total", "oracle")
 NAMES = (*BRIDGE, *NETWORK, *VIDEOS)
+WITHOUT_MODELS = ("direct", "context")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +56,9 @@ class Said:
         score: By which its answers are ranked, more being surer; None where it ranks none.
         why: It gave no answer.
         seconds: That it took.
+        hypothesis: It says itself that nothing real stands behind it.
+        drawn_px: How far off points are that are drawn into the target's picture by it (Map-free's VCRE);
+            None without metres.
     """
 
     T_reference_target: Array | None
@@ -58,6 +67,8 @@ class Said:
     score: float | None = None
     why: str = ""
     seconds: float = 0.0
+    hypothesis: bool = False
+    drawn_px: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +78,12 @@ class Asked:
     Attributes:
         question: About it, with the views around its ends.
         between: True frames between the two.
-        T_reference_target: The truth, (4, 4).
+        T_reference_target: The truth, (4, 4); None for two places.
     """
 
     question: Question
     between: tuple[View, ...]
-    T_reference_target: Array
+    T_reference_target: Array | None
 
 
 class Panel:
@@ -82,6 +93,7 @@ class Panel:
         config: Settings; those of a profile with models for the methods that need them.
         names: Of the methods.
         loader: Gives the models.
+        odometry: Views of a side know how they lie to each other, where the data set has metres.
 
     Raises:
         BadInputError: A method is unknown or named twice.
@@ -90,59 +102,89 @@ class Panel:
     """
 
     def __init__(
-        self, config: Config, names: Sequence[str], loader: Callable[[Config], Models] = generated.load
+        self,
+        config: Config,
+        names: Sequence[str],
+        loader: Callable[[Config], Models] = generated.load,
+        *,
+        odometry: bool = False,
     ) -> None:
         for name in names:
             if name not in NAMES or list(names).count(name) > 1:
                 raise BadInputError(f"method {name!r}: name some of {', '.join(NAMES)}, each once")
-        self._config, self._names = config, tuple(names)
+        self._config, self._names, self._odometry = config, tuple(names), odometry
         self._models: Models | None = None
-        learned = [name for name in names if name not in BRIDGE]
+        learned = [name for name in names if name not in WITHOUT_MODELS]
         if learned:
-            if not generated.GeneratedRung.configured(config):
+            if not GeneratedRung.configured(config):
                 raise ConfigError(f"{', '.join(learned)}: need models; add --profile with some")
             self._models = loader(config)
 
-    def read(self, scene: Scene, pair: Pair, seed: int) -> Asked:
+    def read(self, scene: Scene, there: Scene, pair: Pair, seed: int) -> Asked:
         """Read the photographs of a pair.
+
+        Args:
+            scene: Where the reference is.
+            there: Where the target is.
+            pair: Which.
+            seed: Of what is random.
 
         Raises:
             BadInputError: One cannot be read.
         """
-
-        def views(names: Sequence[str]) -> tuple[View, ...]:
-            return tuple(scene.frame(name).view() for name in names)
-
-        reference, target = views((pair.reference, pair.target))
-        around = "context" in self._names
+        around = bool({"context", "generated"} & set(self._names))
+        reference, *near_reference = self._views(
+            scene, pair.reference, pair.reference_context if around else ()
+        )
+        target, *near_target = self._views(there, pair.target, pair.target_context if around else ())
         question = Question(
             reference=reference,
             target=target,
-            reference_context=views(pair.reference_context if around else ()),
-            target_context=views(pair.target_context if around else ()),
+            reference_context=tuple(near_reference),
+            target_context=tuple(near_target),
+            require=Require.METRIC if self._odometry and scene.metric else Require.DIRECTION,
             seed=(seed + zlib.crc32(pair.id.encode())) % 2**63,
         )
-        between = views(pair.between if "true-frames" in self._names else ())
-        return Asked(question, between, scene.T_reference_target(pair.reference, pair.target))
+        if there is not scene:
+            return Asked(question, (), None)
+        between = pair.between if "true-frames" in self._names else ()
+        known = scene.T_reference_target(pair.reference, pair.target)
+        return Asked(question, tuple(scene.frame(name).view() for name in between), known)
+
+    def _views(self, scene: Scene, end: str, around: Sequence[str]) -> Iterator[View]:
+        """The views of one side, the end first, named by their scene too: places may share names."""
+        for name in (end, *around):
+            frame = scene.frame(name)
+            known = frame.T_world_camera if self._odometry and scene.metric else None
+            yield replace(frame.view(), id=f"{scene.name}/{name}", T_side_camera=known)
 
     def ask(self, asked: Asked) -> dict[str, Said]:
         """Ask all methods about a pair."""
+        T_true = asked.T_reference_target
         found: dict[str, Said] = {}
         for name in self._names:
             if name in BRIDGE:
                 found[name] = self._by_bridge(asked.question, name)
-            elif name in NETWORK:
+            elif name in NETWORK and T_true is not None:
                 found[name] = self._by_network(asked.question, asked.between if name == "true-frames" else ())
-        if set(VIDEOS) & set(self._names):
-            of_videos = self._by_videos(asked.question, asked.T_reference_target)
-            found |= {name: said for name, said in of_videos.items() if name in self._names}
-        return {name: found[name] for name in self._names}
+        if set(VIDEOS) & set(self._names) and T_true is not None:
+            found |= self._by_videos(asked.question, T_true)
+        camera = asked.question.target.camera
+        return {name: _drawn(found[name], T_true, camera) for name in self._names if name in found}
 
     def _by_bridge(self, question: Question, name: str) -> Said:
+        if name == "generated":
+            return self._by_rung(replace(question, allow_hypothesis=True))
         asked = replace(question, max_stage=Stage.CONTEXT)
         if name == "direct":
             asked = replace(asked, reference_context=(), target_context=(), max_stage=Stage.DIRECT)
         return _of_answer(Bridge(self._config).answer(asked))  # one that remembers nothing: times compare
+
+    def _by_rung(self, question: Question) -> Said:
+        models, control = self._models, Control()
+        assert models is not None
+        answer = GeneratedRung(self._config, lambda _: models).answer(question, control)
+        return _of_answer(replace(answer, elapsed_s=control.elapsed_s))
 
     def _by_network(self, question: Question, between: Sequence[View]) -> Said:
         start_s = time.monotonic()
@@ -190,9 +232,17 @@ class Panel:
         return {name: Said(T, score=score, seconds=seconds) for name, (T, score) in chosen.items()}
 
 
+def _drawn(said: Said, T_true: Array | None, camera: Camera) -> Said:
+    if T_true is None or said.T_reference_target is None or not said.metric:
+        return said
+    error_px = metrics.virtual_correspondence_error_px(said.T_reference_target, T_true, camera)
+    return replace(said, drawn_px=error_px)
+
+
 def _of_answer(answer: Answer) -> Said:
     score = answer.probability if np.isfinite(answer.probability) else None
-    if answer.status is not Status.ACCEPTED:
+    hypothesis = answer.status is Status.HYPOTHESIS
+    if answer.status is not Status.ACCEPTED and not hypothesis:
         return Said(None, why=answer.reason.name, seconds=answer.elapsed_s)
     directed = answer.translation is not Translation.UNDEFINED
     T = np.eye(4)
@@ -202,4 +252,6 @@ def _of_answer(answer: Answer) -> Said:
     elif directed:
         T[:3, 3] = answer.direction
     metric = answer.translation is Translation.METRIC
-    return Said(T, directed=directed, metric=metric, score=score, seconds=answer.elapsed_s)
+    return Said(
+        T, directed=directed, metric=metric, score=score, seconds=answer.elapsed_s, hypothesis=hypothesis
+    )

@@ -19,20 +19,22 @@ def of(numbers: dict[str, Any], drawn: dict[str, str]) -> str:
         numbers: Of `summary`.
         drawn: What figures show, by file.
     """
-    sections = (_head, _methods, _differences, _by_rotation, _decisions)
-    parts = [section(numbers) for section in sections]
+    sections = (_head, _methods, _differences, _by_rotation, _by_gap, _by_kind, _decisions, _other_places)
+    parts = [section(numbers) for section in (*sections, _hypotheses)]
     parts += [[f"![{text}]({file})"] for file, text in drawn.items()]
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
 
 
 def _head(numbers: dict[str, Any]) -> list[str]:
     unreadable = f", {numbers['unreadable']} of them unreadable" if numbers["unreadable"] else ""
+    other = f", and {numbers['elsewhere']} pairs of two places" if numbers["elsewhere"] else ""
     return [
         "# Evaluation",
         "",
-        f"{numbers['pairs']} pairs, {numbers['scenes']} scenes{unreadable}. Errors in degrees, of directions",
-        f"with their sign unless said; shares and areas in percent; 95 % intervals by {numbers['drawn_by']}.",
-        "Pairs without an answer are within no limit and in every denominator; means are over answers.",
+        f"{numbers['pairs']} pairs, {numbers['scenes']} scenes{other}{unreadable}. Errors in degrees, of",
+        "directions with their sign unless said; shares and areas in percent; 95 % intervals by",
+        f"{numbers['drawn_by']}. Pairs without an answer are within no limit and in every denominator; means",
+        "are over answers.",
     ]
 
 
@@ -55,12 +57,26 @@ def _differences(numbers: dict[str, Any]) -> list[str]:
 
 
 def _by_rotation(numbers: dict[str, Any]) -> list[str]:
+    return _by_part("rotation", "by_rotation_deg", "°", numbers)
+
+
+def _by_gap(numbers: dict[str, Any]) -> list[str]:
+    return _by_part("rotation and gap between the sides", "by_gap_deg", "°", numbers)
+
+
+def _by_kind(numbers: dict[str, Any]) -> list[str]:
+    return _by_part("kind of walk", "by_kind", "", numbers)
+
+
+def _by_part(by: str, key: str, unit: str, numbers: dict[str, Any]) -> list[str]:
+    if not numbers[key]:
+        return []
     rows = {
-        f"{name}° ({one['pairs']} pairs)": [_of_bin(said) for said in one["methods"].values()]
-        for name, one in numbers["by_rotation_deg"].items()
+        f"{name}{unit} ({one['pairs']} pairs)": [_of_bin(said) for said in one["methods"].values()]
+        for name, one in numbers[key].items()
     }
     text = "Mean rotation error, and how many of the answers are correct."
-    return ["## By rotation", "", text, "", *_table(["rotation", *numbers["methods"]], rows)]
+    return [f"## By {by}", "", text, "", *_table([by, *numbers["methods"]], rows)]
 
 
 def _of_bin(said: dict[str, Any]) -> str:
@@ -84,6 +100,31 @@ def _decisions(numbers: dict[str, Any]) -> list[str]:
     )
     rows = {name: [_plain(one.get(name)) for one in found.values()] for name in names}
     return ["## Accepting and rejecting", "", *_table(["", *found], rows)]
+
+
+def _other_places(numbers: dict[str, Any]) -> list[str]:
+    found = {name: one for name, one in numbers["other_places"].items() if one}
+    if not found:
+        return []
+    names = ("pairs", "accepted", "hypotheses", "recall", "recall at 0.1 %", "score at 0.1 %")
+    rows = {name: [_plain(one.get(name)) for one in found.values()] for name in names}
+    limits = [" to ".join(_plain(limit) for limit in one["accepted, interval95"]) for one in found.values()]
+    rows = {**rows, "share accepted, 95 %": limits}
+    text = (
+        "Pairs whose target is of another place. Recall: of the pairs of one place, at the threshold of the "
+        "settings, and at the one that accepts at most 0.1 % of these."
+    )
+    return ["## Targets of other places", "", text, "", *_table(["", *found], rows)]
+
+
+def _hypotheses(numbers: dict[str, Any]) -> list[str]:
+    found: dict[str, Any] = numbers["hypotheses"]
+    if not found:
+        return []
+    names = ("guesses", "right guesses", "promoted", "wrongly promoted")
+    rows = {name: [_plain(one[name]) for one in found.values()] for name in names}
+    text = "Guesses, and those that agreement of others made an answer."
+    return ["## Hypotheses", "", text, "", *_table(["", *found], rows)]
 
 
 def _table(head: Sequence[str], rows: dict[str, list[str]]) -> list[str]:

@@ -13,7 +13,7 @@ from pose_bridge.errors import StorageError
 from pose_bridge.evaluation import figures, page
 from pose_bridge.evaluation.benchmark import Row
 from pose_bridge.evaluation.datasets.base import Dataset
-from pose_bridge.evaluation.summary import column, summary
+from pose_bridge.evaluation.summary import column, of_one_place, summary
 
 
 def write(rows: Sequence[Row], methods: Sequence[str], dataset: Dataset, folder: Path, seed: int = 0) -> Path:
@@ -31,9 +31,10 @@ def write(rows: Sequence[Row], methods: Sequence[str], dataset: Dataset, folder:
         StorageError: It cannot be written.
     """
     numbers = summary(rows, methods, seed)
-    columns = [column(rows, name) for name in methods]
+    pairs = of_one_place(rows)
+    columns = [column(pairs, name) for name in methods]
     try:
-        drawn = figures.draw(rows, columns, numbers, dataset, folder)
+        drawn = figures.draw(pairs, columns, numbers, dataset, folder)
         (folder / "report.json").write_text(json.dumps(_plain(numbers), indent=1) + "\n")
         path = folder / "report.md"
         path.write_text(page.of(numbers, drawn))

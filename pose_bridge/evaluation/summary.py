@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,18 @@ import numpy as np
 from pose_bridge.errors import BadInputError
 from pose_bridge.evaluation import decisions, intervals, metrics
 from pose_bridge.evaluation.benchmark import Row
+from pose_bridge.evaluation.datasets.pairs import Pair
 from pose_bridge.evaluation.methods import BRIDGE
 from pose_bridge.geometry import distances
 from pose_bridge.geometry.arrays import Array, Mask
 
+GUESSING = ("generated",)  # methods with hypotheses
+GAPS_DEG = ((0, 15), (15, 30), (30, 50), (50, 70), (70, 90), (90, 180))
+ROUNDED_DEG = 0.01
+FALSE_POSITIVE_RATE = 0.001
 FEWEST_SCENES = 8  # to draw them anew, for an interval
 BINS_DEG = ((0, 30), (30, 50), (50, 65), (65, 90), (90, 180))
+PLACED, DRAWN = "placed within 0.25 m and 5°", "drawn within 90 px"  # Map-free's
 Statistic = Callable[[Array], float]
 
 
@@ -30,29 +36,37 @@ class Column:
         name: Of the method.
         errors: (N,) each, NaN without an answer.
         answered: Which pairs have one, (N,).
+        guessed: Which of them are hypotheses, (N,).
         right: Which answers are correct in the sense of docs/method.md, (N,).
         scores: (N,), -inf without an answer; None if the method ranks none.
         seconds: It took, (N,).
+        drawn_px: Map-free's error in the picture, (N,), NaN without metres.
     """
 
     name: str
     errors: metrics.PoseErrors
     answered: Mask
+    guessed: Mask
     right: Mask
     scores: Array | None
     seconds: Array
+    drawn_px: Array
+
+
+def of_one_place(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of pairs that have a right answer."""
+    return [row for row in rows if row.T_reference_target is not None]
 
 
 def column(rows: Sequence[Row], name: str) -> Column:
-    """Collect what a method said."""
+    """Collect what a method said of pairs of one place."""
     estimated = [row.estimated(name) for row in rows]
-    errors = metrics.pose_errors(estimated, [row.T_reference_target for row in rows])
+    truths = [truth for row in rows if (truth := row.T_reference_target) is not None]
+    errors = metrics.pose_errors(estimated, truths)
     right = [
         one is not None
-        and distances.correct(
-            one.T_reference_target, row.T_reference_target, directed=one.directed, metric=one.metric
-        )
-        for one, row in zip(estimated, rows, strict=True)
+        and distances.correct(one.T_reference_target, truth, directed=one.directed, metric=one.metric)
+        for one, truth in zip(estimated, truths, strict=True)
     ]
     answered = np.array([one is not None for one in estimated], bool)
     said = [row.said.get(name) for row in rows]
@@ -60,10 +74,21 @@ def column(rows: Sequence[Row], name: str) -> Column:
     scores = np.where(answered, scores, -np.inf)
     ranks = bool(answered.any()) and bool(np.isfinite(scores[answered]).all())
     seconds = np.array([math.nan if one is None else one.seconds for one in said])
-    return Column(name, errors, answered, np.array(right, bool), scores if ranks else None, seconds)
+    guessed = np.array([one is not None and one.hypothesis for one in said], bool) & answered
+    drawn_px = [math.nan if one is None or one.drawn_px is None else one.drawn_px for one in said]
+    return Column(
+        name=name,
+        errors=errors,
+        answered=answered,
+        guessed=guessed,
+        right=np.array(right, bool),
+        scores=scores if ranks else None,
+        seconds=seconds,
+        drawn_px=np.array(drawn_px),
+    )
 
 
-# Of a column's errors: rotation, direction, direction as papers have it, (N, 3), NaN without an answer.
+# Of a column's errors, see `errors_of`.
 STATISTICS: dict[str, Statistic] = {
     "mean rotation error": lambda e: mean(e[:, 0]),
     "median rotation error": lambda e: median(e[:, 0]),
@@ -78,9 +103,13 @@ STATISTICS: dict[str, Statistic] = {
     "as in papers: AUC30 joint": lambda e: metrics.auc_joint(e[:, 0], e[:, 2]),
     "as in papers: AUC30 smaller": lambda e: metrics.auc_smaller(e[:, 0], e[:, 2]),
     "as in papers: mAA30": lambda e: metrics.mean_average_accuracy(e[:, 0], e[:, 2]),
+    PLACED: lambda e: _of_metres(
+        e, np.maximum(e[:, 3] / metrics.PLACED_M, e[:, 0] / metrics.PLACED_DEG), 1.0
+    ),
+    DRAWN: lambda e: _of_metres(e, e[:, 4], metrics.DRAWN_PX),
 }
 SHARES = {name for name in STATISTICS if "error" not in name}
-COUNTED = {name for name in SHARES if "@" in name}  # rates of pairs
+COUNTED = {name for name in SHARES if "@" in name or name in (PLACED, DRAWN)}  # rates of pairs
 
 
 def summary(rows: Sequence[Row], methods: Sequence[str], seed: int = 0) -> dict[str, Any]:
@@ -94,19 +123,26 @@ def summary(rows: Sequence[Row], methods: Sequence[str], seed: int = 0) -> dict[
     Raises:
         BadInputError: There are no rows.
     """
+    everything, rows = rows, of_one_place(rows)
+    strangers = [row for row in everything if row.T_reference_target is None]
     if not rows:
         raise BadInputError("no pair was answered yet, so there is nothing to report")
     drawn_by, groups = _groups(rows)
     columns = [column(rows, name) for name in methods]
     return {
         "pairs": len(rows),
+        "elsewhere": len(strangers),
         "scenes": len({row.pair.scene for row in rows}),
         "drawn_by": drawn_by,
-        "unreadable": sum(bool(row.error) for row in rows),
+        "unreadable": sum(bool(row.error) for row in everything),
         "methods": {one.name: _numbers(one, groups, seed) for one in columns},
         "differences": {one.name: _differences(columns[0], one, groups, seed) for one in columns[1:]},
         "by_rotation_deg": _by_rotation(rows, columns),
+        "by_gap_deg": _by_gap(rows, columns),
+        "by_kind": _by_kind(rows, columns),
         "decisions": {one.name: _decisions(one) for one in columns if one.scores is not None},
+        "other_places": {one.name: _other_places(one, strangers) for one in columns if one.name in BRIDGE},
+        "hypotheses": {one.name: _hypotheses(one) for one in columns if one.name in GUESSING},
     }
 
 
@@ -159,26 +195,95 @@ def _differences(first: Column, one: Column, groups: Sequence[str], seed: int) -
 
 
 def _by_rotation(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str, Any]:
-    angle = np.array([row.pair.rotation_deg for row in rows])
-    found = {}
-    for low, high in BINS_DEG:
-        inside = (angle >= low) & ((angle < high) | (high == 180))
-        if inside.any():
-            found[f"{low}-{high}"] = {
-                "pairs": int(inside.sum()),
-                "methods": {
-                    one.name: {
-                        "answered": int(one.answered[inside].sum()),
-                        "right": int(one.right[inside].sum()),
-                        **{
-                            name: STATISTICS[name](errors_of(one)[inside])
-                            for name in ("mean rotation error", "R@15", "AUC30")
-                        },
-                    }
-                    for one in columns
-                },
-            }
+    angles = np.array([row.pair.rotation_deg for row in rows], float)
+    parts = {f"{low}-{high}": _within(angles, low, high) for low, high in BINS_DEG}
+    return _by_part(parts, columns)
+
+
+def _by_gap(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str, Any]:
+    """By rotation and by the gap between the two sides, where views around the ends make it another."""
+    angles, gaps = (np.array([of(row.pair) for row in rows], float) for of in (_rotation_deg, _gap_deg))
+    if not (gaps < angles - ROUNDED_DEG).any():
+        return {}
+    parts = {
+        f"{low}-{high}, gap {least}-{most}": _within(angles, low, high) & _within(gaps, least, most)
+        for low, high in BINS_DEG
+        for least, most in GAPS_DEG
+    }
+    return _by_part(parts, columns)
+
+
+def _by_kind(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str, Any]:
+    kinds = np.array([row.pair.kind for row in rows])
+    names = sorted(set(kinds.tolist()))
+    return _by_part({name: kinds == name for name in names}, columns) if len(names) > 1 else {}
+
+
+def _rotation_deg(pair: Pair) -> float:
+    return math.nan if pair.rotation_deg is None else pair.rotation_deg
+
+
+def _gap_deg(pair: Pair) -> float:
+    return _rotation_deg(pair) if pair.gap_deg is None else pair.gap_deg
+
+
+def _within(angles: Array, low: float, high: float) -> Mask:
+    """Which angles lie in a bin; half a turn belongs to the last."""
+    return np.asarray((angles >= low) & ((angles < high) | (high == 180)))
+
+
+def _by_part(parts: Mapping[str, Mask], columns: Sequence[Column]) -> dict[str, Any]:
+    return {
+        name: {
+            "pairs": int(inside.sum()),
+            "methods": {
+                one.name: {
+                    "answered": int(one.answered[inside].sum()),
+                    "right": int(one.right[inside].sum()),
+                    **{
+                        statistic: STATISTICS[statistic](errors_of(one)[inside])
+                        for statistic in ("mean rotation error", "median rotation error", "R@15", "AUC30")
+                    },
+                }
+                for one in columns
+            },
+        }
+        for name, inside in parts.items()
+        if inside.any()
+    }
+
+
+def _other_places(one: Column, strangers: Sequence[Row]) -> dict[str, Any]:
+    """How often a target of another place is taken for one of this, beside how many true ones are found."""
+    asked = [row.said[one.name] for row in strangers if one.name in row.said]
+    if not asked:
+        return {}
+    accepted = [said for said in asked if said.T_reference_target is not None and not said.hypothesis]
+    found: dict[str, Any] = {
+        "pairs": len(asked),
+        "accepted": len(accepted),
+        "accepted, interval95": list(intervals.rate(len(accepted), len(asked))),
+        "hypotheses": sum(said.hypothesis for said in asked),
+        "recall": float(one.right.mean()) if len(one.right) else math.nan,
+    }
+    if one.scores is not None:
+        scores = [-math.inf if said.score is None or said not in accepted else said.score for said in asked]
+        recall, threshold = decisions.recall_at_false_positive_rate(
+            one.scores, one.right, scores, FALSE_POSITIVE_RATE
+        )
+        found |= {"recall at 0.1 %": recall, "score at 0.1 %": threshold}
     return found
+
+
+def _hypotheses(one: Column) -> dict[str, Any]:
+    """What became of guesses: how many stayed so, how many agreement made answers, how many are right."""
+    promoted = one.answered & ~one.guessed
+    return {
+        "guesses": int(one.guessed.sum()),
+        "right guesses": int((one.guessed & one.right).sum()),
+        "promoted": int(promoted.sum()),
+        "wrongly promoted": int((promoted & ~one.right).sum()),
+    }
 
 
 def _decisions(one: Column) -> dict[str, Any]:
@@ -206,9 +311,15 @@ def _decisions(one: Column) -> dict[str, Any]:
 
 
 def errors_of(one: Column) -> Array:
-    """Rotation, direction, direction as papers have it, degrees, (N, 3), NaN without an answer."""
+    """Rotation, direction, direction as in papers (degrees), place (m), drawn (px), (N, 5), NaN for none."""
     errors = one.errors
-    return np.stack((errors.rotation_deg, errors.translation_deg, errors.as_in_papers_deg), axis=1)
+    angles = (errors.rotation_deg, errors.translation_deg, errors.as_in_papers_deg)
+    return np.stack((*angles, errors.translation_m, one.drawn_px), axis=1)
+
+
+def _of_metres(errors: Array, values: Array, limit: float) -> float:
+    """Return the share within a limit; NaN of a method that has no metres."""
+    return math.nan if np.isnan(errors[:, 3]).all() else metrics.share_within(values, limit)
 
 
 def mean(errors: Array) -> float:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -24,6 +25,43 @@ TRIES = 30
 SHADOW_M = 0.12
 CORNERS = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0], [-1.0, 1.0]])
 
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How large a room is, and how full; ranges are (low, high), of counts without the high itself.
+
+    Attributes:
+        width_m: Along x.
+        depth_m: Along y.
+        doors: How many.
+        windows: How many.
+        furniture_per_m2: Pieces on the floor.
+        pictures_per_m2: On the walls, by the floor's area.
+        rugs: How many.
+    """
+
+    width_m: Range = (4.0, 8.0)
+    depth_m: Range = (3.0, 6.0)
+    doors: tuple[int, int] = (1, 2)
+    windows: tuple[int, int] = (1, 3)
+    furniture_per_m2: Range = (0.35, 0.55)
+    pictures_per_m2: Range = (0.7, 1.2)
+    rugs: tuple[int, int] = (2, 6)
+
+
+ROOM = Plan()
+CORRIDOR = Plan(
+    width_m=(5.0, 12.0),
+    depth_m=(1.7, 2.6),
+    doors=(3, 8),
+    windows=(0, 2),
+    furniture_per_m2=(0.1, 0.3),
+    pictures_per_m2=(0.2, 0.7),
+    rugs=(0, 1),  # they are wider than a corridor
+)
+
 
 class Room:
     """A furnished room; x and y from 0 to its size, z up from the floor.
@@ -40,12 +78,14 @@ class Room:
         free: Where the robot's middle may be, cells of `CELL_M`: rows along y, columns along x. In one piece.
     """
 
-    def __init__(self, style_seed: int, room_seed: int) -> None:
+    def __init__(self, style_seed: int, room_seed: int, plan: Plan = ROOM) -> None:
         self.seeds = (style_seed, room_seed)
         rng = np.random.default_rng([1, style_seed, room_seed])
         stock = _style(style_seed)
-        self.size_m = np.array([rng.uniform(4.0, 8.0), rng.uniform(3.0, 6.0), rng.uniform(2.4, 3.0)])
-        furnisher = _Furnisher(rng, stock, self.size_m)
+        self.size_m = np.array(
+            [rng.uniform(*plan.width_m), rng.uniform(*plan.depth_m), rng.uniform(2.4, 3.0)]
+        )
+        furnisher = _Furnisher(rng, stock, plan, self.size_m)
         self.free = furnisher.furnish()
         self.pieces_m = np.array(furnisher.pieces_m).reshape(-1, 3)
         own, shell = _shell(rng, stock, self.size_m, furnisher.taken)
@@ -82,8 +122,8 @@ def planar(x_m: float, y_m: float, yaw_rad: float, z_m: float = 0.0) -> Array:
 class _Furnisher:
     """Puts pieces where there is room for them."""
 
-    def __init__(self, rng: Rng, stock: Style, size_m: Array) -> None:
-        self._rng, self._stock, self._size_m = rng, stock, size_m
+    def __init__(self, rng: Rng, stock: Style, plan: Plan, size_m: Array) -> None:
+        self._rng, self._stock, self._plan, self._size_m = rng, stock, plan, size_m
         self.parts: list[Surfaces] = []
         self.pieces_m: list[tuple[float, float, float]] = []
         shape = tuple(np.ceil(size_m[1::-1] / CELL_M).astype(int))
@@ -95,16 +135,17 @@ class _Furnisher:
 
     def furnish(self) -> Mask:
         """Return where a robot can drive."""
-        rng, stock = self._rng, self._stock
+        rng, stock, plan = self._rng, self._stock, self._plan
         area_m2 = float(np.prod(self._size_m[:2]))
-        for count, hanging in ((1, [stock.door]), (int(rng.integers(1, 3)), stock.windows)):
+        doors, windows = rng.integers(*plan.doors), rng.integers(*plan.windows)
+        for count, hanging in ((doors, [stock.door]), (windows, stock.windows)):
             for _ in range(count):
                 self._hang(hanging[rng.integers(len(hanging))])
-        for _ in range(round(area_m2 * rng.uniform(0.35, 0.55))):
+        for _ in range(round(area_m2 * rng.uniform(*plan.furniture_per_m2))):
             self._stand(stock.furniture[rng.integers(len(stock.furniture))])
-        for _ in range(round(area_m2 * rng.uniform(0.7, 1.2))):
+        for _ in range(round(area_m2 * rng.uniform(*plan.pictures_per_m2))):
             self._hang(stock.pictures[rng.integers(len(stock.pictures))])
-        for _ in range(rng.integers(2, 6)):
+        for _ in range(rng.integers(*plan.rugs)):
             self._lay(stock.rugs[rng.integers(len(stock.rugs))])
         return self._reachable(self.taken)
 

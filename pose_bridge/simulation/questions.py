@@ -103,7 +103,7 @@ class DrawnQuestion:
     gap_deg: float
 
 
-class _Thing(NamedTuple):
+class Thing(NamedTuple):
     """What is looked at, and where the wall is that it has its back to."""
 
     x_m: float
@@ -225,7 +225,7 @@ def _ends(
     raise BadInputError(f"the room has no two places for a question of {kind.value}; take another seed")
 
 
-def _things(rng: np.random.Generator, kind: Kind, here: Room, there: Room) -> tuple[_Thing, _Thing]:
+def _things(rng: np.random.Generator, kind: Kind, here: Room, there: Room) -> tuple[Thing, Thing]:
     """What the reference looks at, and what the target looks at, a twin of it where one is wanted."""
     twins_m = twins(here, there)
     if kind in (Kind.TWINS, Kind.OTHER_ROOM) and len(twins_m):
@@ -233,11 +233,12 @@ def _things(rng: np.random.Generator, kind: Kind, here: Room, there: Room) -> tu
         return _thing(here, one), _thing(there, other)
     if kind is Kind.TWINS:
         raise BadInputError("no two pieces of furniture of the room are equal; take another seed")
-    things = [_anything(rng, room) for room in (here, there)]
+    things = [anything(rng, room) for room in (here, there)]
     return things[0], things[0] if here is there else things[1]
 
 
-def _anything(rng: np.random.Generator, room: Room) -> _Thing:
+def anything(rng: np.random.Generator, room: Room) -> Thing:
+    """Draw something to look at: a piece of furniture, or a place on a wall."""
     if len(room.pieces_m) and rng.random() < ON_FURNITURE:
         return _thing(room, room.pieces_m[rng.integers(len(room.pieces_m))])
     point_m = rng.uniform(0.1, 0.9, 2) * room.size_m[:2]
@@ -246,16 +247,16 @@ def _anything(rng: np.random.Generator, room: Room) -> _Thing:
     return _thing(room, point_m)
 
 
-def _thing(room: Room, point_m: Array) -> _Thing:
+def _thing(room: Room, point_m: Array) -> Thing:
     x_m, y_m = float(point_m[0]), float(point_m[1])
     to_walls_m = (room.size_m[0] - x_m, room.size_m[1] - y_m, x_m, y_m)
-    return _Thing(x_m, y_m, 0.5 * np.pi * int(np.argmin(to_walls_m)))
+    return Thing(x_m, y_m, 0.5 * np.pi * int(np.argmin(to_walls_m)))
 
 
 def _looking(
     rng: np.random.Generator,
     room: Room,
-    thing: _Thing,
+    thing: Thing,
     reach_m: Range,
     bearing_rad: float | None = None,
 ) -> Place | None:

@@ -43,11 +43,19 @@ class Walks:
         frames = [
             Frame(f"{step}", T, view) for step, T in enumerate(arc([10.0 * step for step in range(12)]))
         ]
-        return Scene(name, frames, metric=True)
+        return Scene(name, frames, metric=True, kind="left" if name < "scene05" else "right")
+
+    def elsewhere(self, name: str) -> list[str]:
+        return [other for other in SCENES if other != name]
 
 
 RULE = PairRule(yaw_deg=(25.0, 95.0), count=60)
 PAIRS = PairList(dataset="walks:here", rule=RULE, pairs=tuple(draw(Walks(), RULE)))
+NEGATIVES = PairList(
+    dataset="walks:here",
+    rule=dataclasses.replace(RULE, elsewhere=40),
+    pairs=tuple(draw(Walks(), dataclasses.replace(RULE, elsewhere=40)))[60:],
+)
 RUN = Run.of("walks:here", PAIRS, METHODS, Config(), 0)
 
 
@@ -58,9 +66,10 @@ class Told:
         self.asked: list[str] = []
         self._left, self._unreadable = die_after, unreadable
 
-    def read(self, scene: Scene, pair: object, seed: int) -> tuple[Scene, object]:
+    def read(self, scene: Scene, there: Scene, pair: object, seed: int) -> tuple[Scene, object]:
         if pair.id == self._unreadable:
             raise BadInputError("damaged")
+        assert there.name == (pair.target_scene or scene.name)
         return scene, pair
 
     def ask(self, asked: tuple[Scene, object]) -> dict[str, Said]:
@@ -68,8 +77,17 @@ class Told:
         if self._left is not None and len(self.asked) == self._left:
             raise KeyboardInterrupt
         self.asked.append(pair.id)
+        if pair.target_scene is not None:
+            return {"direct": self._of_two_places(pair)}
         T = scene.T_reference_target(pair.reference, pair.target)
         return {"direct": self._direct(pair, T), "pair": Said(turned(T, 20.0), seconds=2.0)}
+
+    @staticmethod
+    def _of_two_places(pair: object) -> Said:
+        """One in twenty is taken for the same place, as surely as half of the true ones."""
+        if NEGATIVES.pairs.index(pair) % 20:
+            return Said(None, why="NO_OVERLAP", seconds=1.0)
+        return Said(np.eye(4), score=0.95, seconds=1.0)
 
     @staticmethod
     def _direct(pair: object, T: np.ndarray) -> Said:
@@ -164,6 +182,7 @@ def test_two_do_not_write_into_one_file(tmp_path: Path) -> None:
         ({"pairs": "others"}, "pairs"),
         ({"settings": "others"}, "settings"),
         ({"dataset": "other:one"}, "dataset"),
+        ({"odometry": True}, "odometry"),
     ],
 )
 def test_a_folder_holds_answers_to_one_thing(change: dict, name: str, tmp_path: Path) -> None:
@@ -232,6 +251,76 @@ def test_numbers_by_hand(rows: list[Row]) -> None:
     assert (decided["accepted"], decided["wrong"]) == (len(near), wrong)
     assert decided["MR@P1"] == pytest.approx((len(near) - wrong) / 60)  # wrong ones have the smaller score
     assert decided["coverage"] == pytest.approx(len(near) / 60)
+
+
+def of_two_places(folder: Path) -> list[Row]:
+    benchmark.begin(folder, Run.of("walks:here", NEGATIVES, METHODS, Config(), 0))
+    list(benchmark.answer(Walks(), NEGATIVES, Told(), folder, 0))
+    return benchmark.rows(folder)
+
+
+def test_targets_of_other_places(rows: list[Row], tmp_path: Path) -> None:
+    """They stand beside the recall at the same threshold, and are in no other number."""
+    strangers = of_two_places(tmp_path)
+    assert {row.T_reference_target for row in strangers} == {None}
+    assert len({row.pair.id for row in strangers}) == 40
+    both = summary([*strangers, *rows], METHODS)
+    alone = summary(rows, METHODS)
+    assert (both["pairs"], both["elsewhere"], alone["elsewhere"]) == (60, 40, 0)
+    for name in ("methods", "differences", "by_rotation_deg", "decisions"):
+        assert json.dumps(both[name]) == json.dumps(alone[name])
+    found = both["other_places"]["direct"]
+    assert (found["pairs"], found["accepted"], found["hypotheses"]) == (40, 2, 0)
+    assert found["accepted, interval95"][0] < 0.05 < found["accepted, interval95"][1]
+    assert found["recall"] == pytest.approx(both["methods"]["direct"]["right"] / 60)
+    assert found["recall at 0.1 %"] == 0.0  # the wrong ones are as sure as the best
+    assert "pair" not in both["other_places"]
+    page = report.write([*strangers, *rows], METHODS, Walks(), tmp_path).read_text()
+    assert "60 pairs, 10 scenes, and 40 pairs of two places." in page
+    assert "## Targets of other places" in page
+    with pytest.raises(BadInputError, match="nothing to report"):
+        summary(strangers, METHODS)
+
+
+def test_what_became_of_guesses(rows: list[Row]) -> None:
+    """Those that agreement made answers, and those that stayed guesses."""
+    guessed = []
+    for number, row in enumerate(rows):
+        said = Said(turned(row.T_reference_target, 30.0 * (number % 3 == 0)), hypothesis=number % 4 > 0)
+        guessed.append(dataclasses.replace(row, said={"generated": said}))
+    found = summary(guessed, ("generated",))["hypotheses"]["generated"]
+    assert found == {"guesses": 45, "right guesses": 30, "promoted": 15, "wrongly promoted": 5}
+
+
+def test_kinds_and_gaps_have_tables_of_their_own(rows: list[Row], tmp_path: Path) -> None:
+    numbers = summary(rows, METHODS)
+    assert {name: one["pairs"] for name, one in numbers["by_kind"].items()} == {"left": 30, "right": 30}
+    assert numbers["by_gap_deg"] == {}  # without views around the ends it is the rotation
+    nearer = [
+        dataclasses.replace(row, pair=dataclasses.replace(row.pair, gap_deg=row.pair.rotation_deg - 20.0))
+        for row in rows
+    ]
+    by_gap = summary(nearer, METHODS)["by_gap_deg"]
+    assert sum(one["pairs"] for one in by_gap.values()) == 60
+    assert "30-50, gap 15-30" in by_gap
+    page = report.write(nearer, METHODS, Walks(), tmp_path).read_text()
+    assert "gap between the sides" in page
+    assert "## By kind of walk" in page
+
+
+def test_places_in_metres(rows: list[Row]) -> None:
+    """Map-free's shares, of methods that have metres only."""
+    off_m = [0.1, 0.3]
+    metric = []
+    for number, row in enumerate(rows):
+        T = row.T_reference_target.copy()
+        T[0, 3] += off_m[number % 2]
+        said = Said(T, metric=True, drawn_px=50.0 + 100.0 * (number % 3 == 0))
+        metric.append(dataclasses.replace(row, said={"context": said, "pair": row.said["pair"]}))
+    numbers = summary(metric, ("context", "pair"))["methods"]
+    assert numbers["context"]["placed within 0.25 m and 5°"]["value"] == pytest.approx(0.5)
+    assert numbers["context"]["drawn within 90 px"]["value"] == pytest.approx(2 / 3)
+    assert math.isnan(numbers["pair"]["placed within 0.25 m and 5°"]["value"])
 
 
 def test_few_scenes_are_not_drawn_anew(rows: list[Row]) -> None:

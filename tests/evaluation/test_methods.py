@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,8 @@ class Guesser:
             off_deg = off_deg if any("off " in name for name in names) else 12.0 - 3.0 * (len(names) - 2)
             turn = rotations.so3_exp(np.radians([0.0, off_deg, 0.0]))
             T = rigid.make(turn @ self.T_true[:3, :3], 5.0 * self.T_true[:3, 3])
-            guesses.append(Guess({names[0]: np.eye(4), names[-1]: T}, {}, {}))
+            poses = {**dict.fromkeys(names, T), names[0]: np.eye(4)}
+            guesses.append(Guess(poses, dict.fromkeys(names, 1.0), {}))
         return guesses
 
 
@@ -92,7 +94,8 @@ def panel(asked: tuple[Scene, Pair], *names: str, faults: tuple[int, ...] = ()) 
 
 
 def answers(panel: Panel, asked: tuple[Scene, Pair]) -> dict[str, Said]:
-    return panel.ask(panel.read(*asked, seed=0))
+    scene, pair = asked
+    return panel.ask(panel.read(scene, scene, pair, seed=0))
 
 
 def off_deg(said: object, asked: tuple[Scene, Pair]) -> float:
@@ -115,8 +118,8 @@ def test_the_bridge_answers_with_a_probability(asked: tuple[Scene, Pair]) -> Non
 def test_the_network_sees_the_two_or_true_frames_too(asked: tuple[Scene, Pair]) -> None:
     asking, guesser = panel(asked, *NETWORK)
     said = answers(asking, asked)
-    pair = asked[1]
-    ends = [pair.reference, pair.target]
+    scene, pair = asked
+    ends = [f"{scene.name}/{name}" for name in (pair.reference, pair.target)]
     assert guesser.asked == [ends, [ends[0], *pair.between, ends[1]]]
     assert len(pair.between) == 2
     assert off_deg(said["pair"], asked) == pytest.approx(12.0, abs=1e-3)
@@ -186,9 +189,55 @@ def test_methods_that_cannot_be_asked() -> None:
             Panel(Config(), ("direct", name))
 
 
+def test_of_two_places_only_those_are_asked_who_can_say_no(asked: tuple[Scene, Pair], tmp_path: Path) -> None:
+    scene, pair = asked
+    dataset = opened(walks.write(tmp_path, (4,)))
+    there = dataset.scene("room4")
+    elsewhere = replace(pair, target_scene="room4", rotation_deg=None, yaw_deg=None, between=())
+    asking, guesser = panel(asked, "direct", "context", "pair", "d_total")
+    said = asking.ask(asking.read(scene, there, elsewhere, seed=0))
+    assert list(said) == ["direct", "context"]
+    assert not guesser.asked
+    assert all(one.T_reference_target is None and one.why for one in said.values())
+
+
+def test_odometry_is_known_within_a_side_where_there_are_metres(asked: tuple[Scene, Pair]) -> None:
+    scene, pair = asked
+    for metric, known in ((True, 3), (False, 0)):
+        place = replace(scene, metric=metric)
+        question = Panel(Config(), ("context",), odometry=True).read(place, place, pair, 0).question
+        views = [question.reference, *question.reference_context, question.target]
+        posed = [view for view in views if view.T_side_camera is not None]
+        assert len(posed) == min(known, len(views))
+
+
+def test_odometry_is_the_truth(asked: tuple[Scene, Pair]) -> None:
+    scene, pair = replace(asked[0], metric=True), asked[1]
+    question = Panel(Config(), ("direct",), odometry=True).read(scene, scene, pair, 0).question
+    moved = rigid.relative(question.reference.T_side_camera, question.target.T_side_camera)
+    np.testing.assert_allclose(moved, scene.T_reference_target(pair.reference, pair.target), atol=1e-9)
+
+
+def test_metres_are_judged_in_the_picture_too(asked: tuple[Scene, Pair]) -> None:
+    scene, pair = replace(asked[0], metric=True), asked[1]
+    asking = Panel(Config(), ("context", "direct"), odometry=True)
+    said = asking.ask(asking.read(scene, scene, pair, 0))
+    assert said["context"].metric
+    assert 0.0 < said["context"].drawn_px < 20.0
+    assert said["direct"].drawn_px is None
+
+
+def test_hypotheses_are_told_from_answers(asked: tuple[Scene, Pair]) -> None:
+    asking, _ = panel(asked, "generated")
+    (said,) = answers(asking, asked).values()
+    assert (said.hypothesis, said.score, said.metric) == (True, None, False)
+    assert off_deg(said, asked) < 25.0
+
+
 def test_a_photograph_that_cannot_be_read(tmp_path: Path) -> None:
     dataset = opened(walks.write(tmp_path))
     (pair,) = draw(dataset, PairRule(yaw_deg=(17.0, 19.0), count=1))
     (tmp_path / pair.scene / pair.target).write_bytes(b"no picture")
     with pytest.raises(BadInputError, match=pair.target):
-        Panel(Config(), ("direct",)).read(dataset.scene(pair.scene), pair, seed=0)
+        scene = dataset.scene(pair.scene)
+        Panel(Config(), ("direct",)).read(scene, scene, pair, seed=0)

@@ -163,6 +163,11 @@ class CameraHead(nn.Module):
 
     def forward(self, camera_tokens: Tensor) -> Tensor:
         """Return the encodings of cameras, (B, S, 9), by their tokens, (B, S, width)."""
+        return self.refined(camera_tokens)[-1]
+
+    def refined(self, camera_tokens: Tensor) -> list[Tensor]:
+        """Return the encodings after each refinement."""
+        found: list[Tensor] = []
         tokens = self.token_norm(camera_tokens)
         plain = functional.layer_norm(tokens, tokens.shape[-1:], eps=UNLIKE_OTHERS_EPSILON)
         encoding = self.empty_pose_tokens.expand(*tokens.shape[:2], -1)
@@ -172,7 +177,8 @@ class CameraHead(nn.Module):
             modulated = tokens + gate * (plain * (1.0 + scale) + shift)
             change = self.pose_branch(self.trunk_norm(self.trunk(modulated)))
             encoding = encoding + change if refinement else change
-        return torch.cat((encoding[..., :7], functional.relu(encoding[..., 7:])), dim=-1)
+            found.append(torch.cat((encoding[..., :7], functional.relu(encoding[..., 7:])), dim=-1))
+        return found
 
 
 class Vggt(nn.Module):

@@ -44,11 +44,13 @@ class Scene:
         name: In its data set.
         frames: In the order in which they were taken, as far as that is known.
         metric: Whether lengths are metres.
+        kind: Of scenes that are told apart in reports; empty where none are.
     """
 
     name: str
     frames: Sequence[Frame]
     metric: bool
+    kind: str = ""
 
     def __post_init__(self) -> None:
         names = [frame.name for frame in self.frames]
@@ -88,6 +90,10 @@ class Dataset(Protocol):
         Raises:
             BadInputError: There is none of that name, or its files are not what the layout says.
         """
+        ...
+
+    def elsewhere(self, name: str) -> list[str]:
+        """Return scenes of other places, the more like this one the better; none where that is not known."""
         ...
 
 

@@ -21,6 +21,7 @@ from pose_bridge.evaluation.datasets.base import (
     pinhole,
     rows,
 )
+from pose_bridge.evaluation.datasets.simulator import Simulator
 from pose_bridge.geometry import rigid, rotations
 from pose_bridge.geometry.arrays import Array
 from pose_bridge.geometry.cameras import Camera
@@ -59,6 +60,10 @@ class Layout:
     def scenes(self) -> list[str]:
         """See `Dataset`."""
         return folders(self._root, self.holding)
+
+    def elsewhere(self, name: str) -> list[str]:
+        """See `Dataset`. Two folders may well show one place."""
+        return []
 
 
 class Photographs(Layout):
@@ -227,11 +232,12 @@ LAYOUTS: dict[str, type] = {
     "scannet": ScanNet,
     "cambridge": Cambridge,
     "navi": Navi,
+    "simulator": Simulator,
 }
 
 
 def opened(spec: str) -> Dataset:
-    """Return the data set that `layout:folder` names.
+    """Return the data set that `layout:folder` names; the simulator's folders are its splits.
 
     Raises:
         BadInputError: The layout is unknown.

@@ -25,6 +25,7 @@ from pose_bridge.geometry.arrays import Array
 
 MOST_FRAMES = 400  # of a scene that are paired; of more, so many evenly apart
 OWN_UP = 0.01  # weight of cameras' own up, which may all lean one way
+PAIRS_OF_TWO_SCENES = 10  # with different places, drawn one after the other: scenes may take time to read
 BETWEEN = 3  # true frames that stand in for generated ones: as many as InterPose generates for a subset
 
 
@@ -37,6 +38,7 @@ class PairRule:
         count: At most so many.
         per_scene: At most so many of one scene; 0 for as many as it takes.
         context: Views around either end that belong to its side, before and after it.
+        elsewhere: So many more whose target is of another place that looks alike: they have no right answer.
         seed: Of the drawing.
     """
 
@@ -44,13 +46,14 @@ class PairRule:
     count: int
     per_scene: int = 0
     context: int = 0
+    elsewhere: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
         low, high = self.yaw_deg
         if not 0.0 <= low < high <= 180.0:
             raise BadInputError(f"yaw must run from 0 up to 180 degrees, got {low:g} to {high:g}")
-        if self.count < 1 or self.per_scene < 0 or self.context < 0:
+        if self.count < 1 or min(self.per_scene, self.context, self.elsewhere) < 0:
             raise BadInputError("a rule needs a count of at least 1, and no negative numbers")
 
 
@@ -74,8 +77,11 @@ class Pair:
         reference_context: Views around the reference.
         target_context: Views around the target.
         between: True frames between the two, in order.
-        yaw_deg: How far the target is turned about the vertical.
-        rotation_deg: How far it is turned.
+        yaw_deg: How far the target is turned about the vertical; None where it is of another place.
+        rotation_deg: How far it is turned; None likewise.
+        gap_deg: The least rotation between a view of the one side and a view of the other; None likewise.
+        kind: Of the scene, where kinds are told apart.
+        target_scene: Where the target and the views around it are, if that is another place.
     """
 
     scene: str
@@ -84,14 +90,18 @@ class Pair:
     reference_context: tuple[str, ...] = ()
     target_context: tuple[str, ...] = ()
     between: tuple[str, ...] = ()
-    yaw_deg: float
-    rotation_deg: float
+    yaw_deg: float | None = None
+    rotation_deg: float | None = None
+    gap_deg: float | None = None
+    kind: str = ""
+    target_scene: str | None = None
 
     @property
     def id(self) -> str:
         """What tells it from the others of its list."""
         place = "" if self.scene == "." else f"{self.scene}: "
-        return f"{place}{self.reference} - {self.target}"
+        there = "" if self.target_scene is None else f"{self.target_scene}: "
+        return f"{place}{self.reference} - {there}{self.target}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,15 +120,20 @@ class PairList:
 
 
 def draw(dataset: Dataset, rule: PairRule) -> Iterator[Pair]:
-    """Draw pairs, of each scene in turn, until there are enough or none is left.
+    """Draw pairs, of each scene in turn, until there are enough or none is left; then those of other places.
 
     Args:
         dataset: Its scenes are read one by one, and in another order for another seed.
         rule: Which.
 
     Raises:
-        BadInputError: From the data set.
+        BadInputError: From the data set; or pairs of other places are wanted, and it knows none.
     """
+    yield from _within(dataset, rule)
+    yield from _elsewhere(dataset, rule)
+
+
+def _within(dataset: Dataset, rule: PairRule) -> Iterator[Pair]:
     rng = np.random.default_rng(rule.seed)
     waiting = [_of_scene(dataset, str(name), rule) for name in rng.permutation(dataset.scenes())]
     left = rule.count
@@ -132,6 +147,46 @@ def draw(dataset: Dataset, rule: PairRule) -> Iterator[Pair]:
                 still.append(pairs)
                 yield pair
         waiting = still
+
+
+def _elsewhere(dataset: Dataset, rule: PairRule) -> Iterator[Pair]:
+    """Any view of a scene and any view of another place, a few pairs of each two scenes."""
+    rng = np.random.default_rng([rule.seed, 1])
+    names, drawn = [str(name) for name in rng.permutation(dataset.scenes())], set[str]()
+    while len(drawn) < rule.elsewhere:
+        before = len(drawn)
+        for name in names:
+            others = dataset.elsewhere(name)
+            if not others:
+                continue
+            here, there = dataset.scene(name), dataset.scene(others[rng.integers(len(others))])
+            for _ in range(PAIRS_OF_TWO_SCENES if here.frames and there.frames else 0):
+                ends = int(rng.integers(len(here.frames))), int(rng.integers(len(there.frames)))
+                pair = Pair(
+                    scene=here.name,
+                    reference=here.frames[ends[0]].name,
+                    target=there.frames[ends[1]].name,
+                    reference_context=_around(here, ends[0], rule.context),
+                    target_context=_around(there, ends[1], rule.context),
+                    kind=here.kind,
+                    target_scene=there.name,
+                )
+                if pair.id in drawn:
+                    continue
+                drawn.add(pair.id)
+                yield pair
+                if len(drawn) == rule.elsewhere:
+                    return
+        if len(drawn) == before:
+            raise BadInputError(
+                "the data set does not say which scenes are of other places; the simulator does"
+            )
+
+
+def _around(scene: Scene, end: int, count: int) -> tuple[str, ...]:
+    """Names of so many frames before and after one."""
+    near = range(max(0, end - count), min(len(scene.frames), end + count + 1))
+    return tuple(scene.frames[index].name for index in near if index != end)
 
 
 def save(path: Path, pairs: PairList) -> None:
@@ -216,7 +271,8 @@ def _pair(scene: Scene, ends: tuple[int, int], rule: PairRule, yaw_deg: float) -
             own[side].append(frames[index].name)
     between = np.linspace(*ends, BETWEEN + 2).round().astype(int)[1:-1].tolist()
     reference, target = (frames[end] for end in ends)
-    R = reference.T_world_camera[:3, :3].T @ target.T_world_camera[:3, :3]
+    sides = [[end.name, *names] for end, names in zip((reference, target), own, strict=True)]
+    gap_deg = min(_turn_deg(scene.frame(a), scene.frame(b)) for a in sides[0] for b in sides[1])
     return Pair(
         scene=scene.name,
         reference=reference.name,
@@ -225,8 +281,15 @@ def _pair(scene: Scene, ends: tuple[int, int], rule: PairRule, yaw_deg: float) -
         target_context=tuple(own[1]),
         between=tuple(frames[index].name for index in dict.fromkeys(between) if index not in ends),
         yaw_deg=round(yaw_deg, 3),
-        rotation_deg=round(float(np.degrees(rotations.rotation_angle_rad(rotations.nearest_rotation(R)))), 3),
+        rotation_deg=round(_turn_deg(reference, target), 3),
+        gap_deg=round(gap_deg, 3),
+        kind=scene.kind,
     )
+
+
+def _turn_deg(a: Frame, b: Frame) -> float:
+    R = rotations.nearest_rotation(a.T_world_camera[:3, :3].T @ b.T_world_camera[:3, :3])
+    return float(np.degrees(rotations.rotation_angle_rad(R)))
 
 
 def pair_of(record: dict[str, Any]) -> Pair:

@@ -119,7 +119,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 
 
 def test_every_layout_is_tried() -> None:
-    assert WRITERS.keys() == LAYOUTS.keys()
+    assert WRITERS.keys() | {"simulator"} == LAYOUTS.keys()  # which has no files
 
 
 @pytest.mark.parametrize("layout", WRITERS)

@@ -38,6 +38,9 @@ class Walks:
         frames = [Frame(f"{index:03d}", T, nobody) for index, T in enumerate(poses)]
         return Scene(name, frames, metric=True)
 
+    def elsewhere(self, name: str) -> list[str]:
+        return [other for other in self.scenes() if other != name]
+
 
 def nobody() -> None:
     raise AssertionError("drawing reads no picture")
@@ -121,6 +124,35 @@ def test_long_walks_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {int(pair.reference) % 4 for pair in drawn} == {0}
 
 
+def test_gaps_are_between_the_nearest_views_of_the_sides() -> None:
+    (pair,) = draw(Walks(a=21), PairRule(yaw_deg=(99.0, 101.0), count=1, context=3))
+    assert pair.rotation_deg == pytest.approx(100.0, abs=1e-2)
+    assert pair.gap_deg == pytest.approx(100.0 - 2 * 3 * STEP_DEG, abs=1e-2)
+
+
+def test_targets_of_other_places_come_after_the_others() -> None:
+    rule = PairRule(yaw_deg=(48.0, 91.0), count=30, context=2, elsewhere=70)
+    drawn = list(draw(Walks(a=20, b=20, c=20), rule))
+    assert [pair.target_scene is None for pair in drawn] == [True] * 30 + [False] * 70
+    assert len({pair.id for pair in drawn}) == 100
+    assert drawn[:30] == list(draw(Walks(a=20, b=20, c=20), dataclasses.replace(rule, elsewhere=0)))
+    for pair in drawn[30:]:
+        assert pair.target_scene != pair.scene
+        assert (pair.rotation_deg, pair.yaw_deg, pair.gap_deg, pair.between) == (None, None, None, ())
+        for end, around in ((pair.reference, pair.reference_context), (pair.target, pair.target_context)):
+            assert 2 <= len(around) <= 4
+            assert all(0 < abs(int(name) - int(end)) <= 2 for name in around)
+
+
+def test_where_other_places_are_unknown_none_are_drawn() -> None:
+    class Unknown(Walks):
+        def elsewhere(self, name: str) -> list[str]:
+            return []
+
+    with pytest.raises(BadInputError, match="other places"):
+        list(draw(Unknown(a=20), PairRule(yaw_deg=(48.0, 91.0), count=1, elsewhere=1)))
+
+
 def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
     rule = PairRule(yaw_deg=(50.0, 90.0), count=5, context=1, seed=7)
     found = PairList(dataset="scannet:scans", rule=rule, pairs=tuple(draw(Walks(a=30), rule)))
@@ -149,7 +181,14 @@ def test_a_pair_listed_twice_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [{"yaw_deg": (90.0, 50.0)}, {"yaw_deg": (-1.0, 5.0)}, {"count": 0}, {"per_scene": -1}, {"context": -1}],
+    [
+        {"yaw_deg": (90.0, 50.0)},
+        {"yaw_deg": (-1.0, 5.0)},
+        {"count": 0},
+        {"per_scene": -1},
+        {"context": -1},
+        {"elsewhere": -1},
+    ],
 )
 def test_rules_that_cannot_be(given: dict) -> None:
     with pytest.raises(BadInputError):

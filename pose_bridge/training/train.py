@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop: what is learned, and from what, a recipe says.
+
+    python -m pose_bridge.training.train vggt-mini --out build/training/vggt-mini
+
+A run can be stopped at any time, or killed, and goes on from its last saved state to the same end: what a
+step is taught depends on the seed and the step's number alone. `accelerate launch` spreads it over processes.
+TensorBoard reads `--out`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from pose_bridge.errors import BadInputError, ConfigError
+
+STATE = "state"
+HOPELESS = 20  # steps in a row whose gradient is no number
+STEPS = 40_000
+LOGGED = 50  # steps between two lines of the log
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How long, and how fast.
+
+    Attributes:
+        steps: Of the optimizer.
+        learning_rate: After the warm-up.
+        warmup: Steps until then.
+        cooldown: Share of the steps at the end in which it falls to nothing.
+        weight_decay: AdamW's.
+        average: Decay of the moving average of the parameters, which is what is validated and kept.
+        clip: Norm that no gradient exceeds.
+        validate: Steps between two validations.
+        save_s: Time between two saved states.
+        seed: Of everything random.
+    """
+
+    steps: int
+    learning_rate: float = 1e-3
+    warmup: int = 500
+    cooldown: float = 0.25
+    weight_decay: float = 0.02
+    average: float = 0.999
+    clip: float = 1.0
+    validate: int = 1000
+    save_s: float = 300.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.steps > 0 and self.learning_rate > 0.0 and 0.0 <= self.cooldown <= 1.0):
+            raise ConfigError("a plan needs steps, a learning rate above 0 and a cooldown of 0 to 1")
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        up = min(1.0, (step + 1) / max(self.warmup, 1))
+        down = min(1.0, (self.steps - step) / max(self.cooldown * self.steps, 1.0))
+        return self.learning_rate * up * down
+
+
+class Recipe(Protocol):
+    """What is learned."""
+
+    plan: Plan
+
+    def module(self) -> nn.Module:
+        """Return what learns; called with a batch it returns its losses by name, to be added."""
+        ...
+
+    def batch(self, rng: np.random.Generator, device: torch.device) -> Any:
+        """Draw what a step is taught."""
+        ...
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        """Measure on what is never taught."""
+        ...
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        """Write what is used later, in the published format."""
+        ...
+
+
+@dataclass
+class Course:
+    """Where a run is; part of its state.
+
+    Attributes:
+        step: The next one.
+        seconds: So far.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+
+    def state_dict(self) -> dict[str, float]:
+        """Return it as it is saved."""
+        return {"step": self.step, "seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Take it up again."""
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+
+
+@dataclass(eq=False)
+class Trainer:
+    """A run of a recipe.
+
+    Attributes:
+        recipe: What is learned.
+        folder: For its states, its log and what it exports.
+        stop: Set it, and the run saves its state and ends after the step.
+    """
+
+    recipe: Recipe
+    folder: Path
+    stop: bool = False
+    course: Course = field(default_factory=Course)
+
+    def __post_init__(self) -> None:
+        on_gpu = torch.cuda.is_available()
+        set_seed(self.recipe.plan.seed)
+        self._accelerator = Accelerator(
+            cpu=not on_gpu,
+            mixed_precision="bf16" if on_gpu else "no",
+            log_with="tensorboard",
+            project_dir=self.folder,
+        )
+        plan, module = self.recipe.plan, self.recipe.module()
+        optimizer = torch.optim.AdamW(
+            module.parameters(), plan.learning_rate, betas=(0.9, 0.95), weight_decay=plan.weight_decay
+        )
+        self._module, self._optimizer = self._accelerator.prepare(module, optimizer)
+        self._average = AveragedModel(
+            self._accelerator.unwrap_model(self._module), multi_avg_fn=get_ema_multi_avg_fn(plan.average)
+        )
+        self._accelerator.register_for_checkpointing(self.course, self._average)
+        self._accelerator.init_trackers("log")
+        self._odd = 0
+
+    def run(self, minutes: float = math.inf) -> bool:
+        """Go on from the last state until the plan is done, the time is up or somebody stops it.
+
+        Returns:
+            Whether the plan is done.
+
+        Raises:
+            BadInputError: The saved state is of another recipe.
+            ConfigError: Gradients are no numbers any more.
+        """
+        plan, course = self.recipe.plan, self.course
+        self._resume()
+        start_s = saved_s = time.monotonic()
+        before_s = course.seconds
+        with self._progress() as progress:
+            task = progress.add_task("training", total=plan.steps, completed=course.step)
+            while course.step < plan.steps and not self.stop and time.monotonic() - start_s < 60.0 * minutes:
+                losses = self._step()
+                course.seconds = before_s + time.monotonic() - start_s
+                course.step += 1
+                if course.step % LOGGED == 0:
+                    text = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
+                    progress.update(task, completed=course.step, description=text)
+                    self._accelerator.log(losses, step=course.step)
+                if course.step % plan.validate == 0 or course.step == plan.steps:
+                    self._validate(progress)
+                if time.monotonic() - saved_s > plan.save_s:
+                    self._save()
+                    saved_s = time.monotonic()
+        self._save()
+        self._accelerator.end_training()
+        return course.step >= plan.steps
+
+    def _step(self) -> dict[str, float]:
+        """Learn once, and return the losses."""
+        plan, course, accelerator = self.recipe.plan, self.course, self._accelerator
+        rng = np.random.default_rng([plan.seed, course.step, accelerator.process_index])
+        for group in self._optimizer.param_groups:
+            group["lr"] = plan.rate(course.step)
+        losses = self._module(self.recipe.batch(rng, accelerator.device))
+        accelerator.backward(sum(losses.values()))
+        norm = float(accelerator.clip_grad_norm_(self._module.parameters(), plan.clip))
+        if math.isfinite(norm):
+            self._optimizer.step()
+            self._average.update_parameters(accelerator.unwrap_model(self._module))
+        self._odd = 0 if math.isfinite(norm) else self._odd + 1
+        self._optimizer.zero_grad()
+        if self._odd == HOPELESS:
+            raise ConfigError(f"{HOPELESS} gradients in a row are no numbers; try a smaller learning rate")
+        return {name: float(value.detach()) for name, value in losses.items()} | {"gradient": norm}
+
+    def _validate(self, progress: Progress) -> None:
+        if not self._accelerator.is_main_process:
+            return
+        with torch.inference_mode():
+            found = self.recipe.validate(self._average.module.eval())
+        self._accelerator.log(
+            {f"validation/{name}": value for name, value in found.items()}, step=self.course.step
+        )
+        text = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
+        progress.console.print(f"step {self.course.step} after {self.course.seconds / 60:.0f} min: {text}")
+
+    def _save(self) -> None:
+        """Write the state, whole or not at all, and what the average is worth beside it."""
+        state, new, old = (self.folder / name for name in (STATE, f"{STATE}.new", f"{STATE}.old"))
+        self._accelerator.save_state(str(new))
+        if self._accelerator.is_main_process:
+            shutil.rmtree(old, ignore_errors=True)
+            if state.exists():
+                state.rename(old)
+            new.rename(state)
+            shutil.rmtree(old, ignore_errors=True)
+            self.recipe.export(self._average.module, self.folder / "export")
+        self._accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        state = self.folder / STATE
+        if not state.exists() and (self.folder / f"{STATE}.old").exists():
+            state = self.folder / f"{STATE}.old"  # killed between two names
+        if not state.exists():
+            return
+        try:
+            self._accelerator.load_state(str(state))
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            raise BadInputError(
+                f"{state} is no state of this recipe ({error}); choose another --out"
+            ) from error
+
+    def _progress(self) -> Progress:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        quiet = not self._accelerator.is_main_process
+        return Progress(
+            *columns, console=Console(stderr=True, highlight=False, quiet=quiet), refresh_per_second=1
+        )
+
+
+def main() -> None:
+    """Train one of the models that ship with the package."""
+    from pose_bridge.training.recipes import RECIPES
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", choices=RECIPES)
+    parser.add_argument(
+        "--out", type=Path, required=True, help="states, log and export; goes on with what is there"
+    )
+    parser.add_argument(
+        "--footage", type=Path, default=Path("build/footage"), help="with `train` and `validation`"
+    )
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the whole run")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop after these, to go on another time"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    recipe = RECIPES[args.recipe](args.footage, args.steps, args.seed)
+    trainer = Trainer(recipe, args.out)
+
+    def stop(*_: object) -> None:
+        trainer.stop = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    try:
+        done = trainer.run(args.minutes)
+    except (BadInputError, ConfigError) as error:
+        sys.exit(str(error))
+    how = "done" if done else "stopped"
+    print(f"{how} at step {trainer.course.step}; {args.out / 'export'} holds the model")
+
+
+if __name__ == "__main__":
+    main()
