@@ -74,7 +74,7 @@ $(READY): setup.py pyproject.toml
 # For the tests of the generated rung. What TORCH names need not know a GPU: they have none. colcon takes no newer setuptools.
 $(LEARNED): $(READY)
 	@echo "Installing torch and diffusers into $(VENV); the first time takes a minute or two."
-	@$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check -e '.[learned]' '$(TORCH)' 'setuptools<80' </dev/null
+	@$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check -e '.[learned,train]' '$(TORCH)' 'setuptools<80' </dev/null
 	@touch $@
 
 # ROS from wheels, and the generated messages: wheels/README.md. The path file puts this checkout before the copy of it that

@@ -311,7 +311,7 @@ class LtxConfig(_Checked):
     offload: bool = setting(False, "keep in the main memory what does not run: slower, for small GPUs")
     num_frames: int = setting(25, "of a video, both ends included: 8k + 1", low=9, high=257)
     long_side_px: int = setting(
-        512, "longer side of a frame; both sides are rounded up to multiples of 32", low=64, high=1280
+        512, "longer side of a frame; both are rounded up to what the model packs into one", low=64, high=1280
     )
     schedule: str = setting(
         "1000 993 987 981 975 909 725 422",

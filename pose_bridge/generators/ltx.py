@@ -35,9 +35,15 @@ from pose_bridge.views import View
 # It warns of levels that are not the timesteps, and cannot know that here they are.
 logging.getLogger("diffusers.schedulers.scheduling_flow_match_euler_discrete").setLevel(logging.ERROR)
 
-MULTIPLE_PX = 32  # of both sides of a frame: what the autoencoder makes one token of
 TRAIN_STEPS = 1000
 SAMPLES, SAMPLE_BYTES = 64, 2**16  # of a file, by which it is known from others
+
+
+class _Pipeline(LTXConditionPipeline):
+    """The same for autoencoders that pack by less than 32, which it refuses."""
+
+    def check_inputs(self, *_: Any, **__: Any) -> None:
+        """All that is given is made here, and fits."""
 
 
 class LtxGenerator:
@@ -59,7 +65,7 @@ class LtxGenerator:
         self._device = torch.device("cuda" if on_gpu else "cpu")
         precision = torch.bfloat16 if on_gpu else torch.float32
         self._embedded = _prompts(folder / models.PROMPTS)
-        self._pipeline = LTXConditionPipeline(
+        self._pipeline = _Pipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_STEPS),
             vae=_loaded(AutoencoderKLLTXVideo, folder / "vae", precision),
             text_encoder=None,
@@ -87,7 +93,9 @@ class LtxGenerator:
 
     def video(self, reference: View, target: View, take: Take, control: Control) -> Video:
         """See `base.Generator`."""
-        first, last = canvases([reference, target], self._settings.long_side_px, MULTIPLE_PX)
+        first, last = canvases(
+            [reference, target], self._settings.long_side_px, self._pipeline.vae_spatial_compression_ratio
+        )
         ends = (last, first) if take.reversed else (first, last)
         prompt = self.prompts[take.prompt]
         frames = self._frames(ends, self._embedded[prompt], take.seed, control)

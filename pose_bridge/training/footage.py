@@ -99,7 +99,7 @@ def read(folder: Path, houses: Sequence[int] | None = None) -> Footage:
     parts: dict[str, list[NDArray[np.generic]]] = {name: [] for name in KEPT.split()}
     for path in paths:
         try:
-            with np.load(path) as file:
+            with path.open("rb") as raw, np.load(raw) as file:
                 for name, found in parts.items():
                     found.append(file[name])
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:

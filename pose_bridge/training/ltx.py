@@ -234,15 +234,17 @@ def task(vae: AutoencoderKLLTXVideo, clips: Clips, rng: np.random.Generator) -> 
     """
     device, count = clips.frames.device, len(clips.frames)
     pack = LTXConditionPipeline._pack_latents
+    generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
     with torch.no_grad():
-        video, first, last = (
-            _normal(vae, shown) for shown in (clips.frames, clips.frames[:, :, :1], clips.frames[:, :, -1:])
+        video = _normal(vae, vae.encode(clips.frames).latent_dist.mean)
+        first, last = (  # the pipeline draws them
+            _normal(vae, vae.encode(shown).latent_dist.sample(generator))
+            for shown in (clips.frames[:, :, :1], clips.frames[:, :, -1:])
         )
     video = torch.cat((first, video[:, :, 1:]), dim=2)
-    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     clean = torch.cat((pack(last), pack(video)), dim=1)
-    noise = torch.randn(clean.shape, generator=generator).to(device)
-    level = torch.sigmoid(torch.randn(count, 1, 1, generator=generator)).to(device)
+    noise = torch.randn(clean.shape, generator=generator, device=device)
+    level = torch.sigmoid(torch.randn(count, 1, 1, generator=generator, device=device))
     each = video.shape[3] * video.shape[4]
     wanted = torch.ones(clean.shape[:2], dtype=torch.bool, device=device)
     wanted[:, : 2 * each] = False
@@ -263,8 +265,7 @@ def embedded(device: torch.device) -> Tensor:
     return torch.eye(2, CAPTION, device=device)[:, None]
 
 
-def _normal(vae: AutoencoderKLLTXVideo, frames: Tensor) -> Tensor:
-    packed = vae.encode(frames).latent_dist.mean
+def _normal(vae: AutoencoderKLLTXVideo, packed: Tensor) -> Tensor:
     return LTXConditionPipeline._normalize_latents(packed, vae.latents_mean, vae.latents_std)
 
 

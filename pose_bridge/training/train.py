@@ -270,16 +270,21 @@ def main() -> None:
         "--minutes", type=float, default=math.inf, help="stop after these, to go on another time"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--vae",
+        type=Path,
+        default=Path("build/training/ltx-mini-vae/export/vae"),
+        help="that ltx-mini packs with",
+    )
     args = parser.parse_args()
-    recipe = RECIPES[args.recipe](args.footage, args.steps, args.seed)
-    trainer = Trainer(recipe, args.out)
-
-    def stop(*_: object) -> None:
-        trainer.stop = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
     try:
+        trainer = Trainer(RECIPES[args.recipe](args.footage, args.steps, args.seed, args.vae), args.out)
+
+        def stop(*_: object) -> None:
+            trainer.stop = True
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
         done = trainer.run(args.minutes)
     except (BadInputError, ConfigError) as error:
         sys.exit(str(error))

@@ -62,6 +62,7 @@ VALIDATED = {
 }
 VALIDATION_PAIRS, VALIDATION_BATCH = 256, 32
 WEIGHTS = {"camera": 1.0, "points": 2.0, "depth": 0.5, "match": 1.0}
+ROTATION = 10.0  # weight of a quaternion's error in that of a camera: its numbers are small
 EARLIER = 0.6  # weight of a refinement, by the next one's
 DEPTH_SHARE = 0.25  # of the sets, of which depth is asked: the dense head costs as much as all else
 DOUBT = 0.1  # what a little confidence in depth costs
@@ -319,11 +320,11 @@ class Taught(nn.Module):
 
 
 def _camera_loss(encodings: list[Tensor], wanted: Tensor) -> Tensor:
-    """L1 of all refinements, the later ones more; translations that are far off count no more than others."""
+    """L1 of all refinements, the later ones more."""
     total = wanted.new_zeros(())
     for number, encoding in enumerate(encodings):
         off = (encoding - wanted).abs()
-        loss = off[..., :3].clamp(max=100.0).mean() + off[..., 3:7].mean() + 0.5 * off[..., 7:].mean()
+        loss = off[..., :3].mean() + ROTATION * off[..., 3:7].mean() + off[..., 7:].mean()
         total = total + EARLIER ** (len(encodings) - 1 - number) * loss
     return total
 

@@ -172,7 +172,7 @@ class CameraHead(nn.Module):
         plain = functional.layer_norm(tokens, tokens.shape[-1:], eps=UNLIKE_OTHERS_EPSILON)
         encoding = self.empty_pose_tokens.expand(*tokens.shape[:2], -1)
         for refinement in range(REFINEMENTS):
-            known = self.embed_pose(encoding.detach())
+            known = self.embed_pose(encoding.detach() if refinement else encoding)
             shift, scale, gate = self.poseLN_modulation(known).chunk(3, dim=-1)
             modulated = tokens + gate * (plain * (1.0 + scale) + shift)
             change = self.pose_branch(self.trunk_norm(self.trunk(modulated)))

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a small LTX-Video is taught is what the pipeline asks it later; what it learned is what is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKLLTXVideo
+
+from pose_bridge.config import LtxConfig
+from pose_bridge.control import Control
+from pose_bridge.generators.base import PROMPTS, Take
+from pose_bridge.generators.ltx import LtxGenerator
+from pose_bridge.geometry.cameras import Camera
+from pose_bridge.training import footage, ltx
+from pose_bridge.training.ltx import CLIP, LtxRecipe, LtxVaeRecipe, Reel
+from pose_bridge.views import View
+
+CPU = torch.device("cpu")
+MOST_BYTES = 8.6e6
+
+
+@pytest.fixture(scope="module")
+def reel(footage_folder: Path) -> Reel:
+    return Reel(footage.read(footage_folder / "train"))
+
+
+@pytest.fixture(scope="module")
+def vae_folder(footage_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An autoencoder that learned for a few steps."""
+    recipe, folder = LtxVaeRecipe(footage_folder, 10, 0), tmp_path_factory.mktemp("vae")
+    torch.manual_seed(0)
+    packer = recipe.module()
+    optimizer = torch.optim.AdamW(packer.parameters(), 2e-3)
+    first = None
+    for step in range(12):
+        losses = packer(recipe.batch(np.random.default_rng(step), CPU))
+        first = first or losses["pixels"].item()
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+    assert losses["pixels"].item() < first
+    with torch.inference_mode():
+        found = recipe.validate(packer.eval())
+    assert found.keys() == {"video", "single", "last"}
+    assert all(0.0 < value < 127.5 for value in found.values())
+    recipe.export(packer, folder)
+    return folder / "vae"
+
+
+@pytest.fixture(scope="module")
+def folder(footage_folder: Path, vae_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    recipe, folder = LtxRecipe(footage_folder, 10, 0, vae_folder), tmp_path_factory.mktemp("ltx")
+    torch.manual_seed(0)
+    maker = recipe.module()
+    losses = maker(recipe.batch(np.random.default_rng(0), CPU))
+    assert losses["velocity"].item() == pytest.approx(
+        2.0, abs=1.2
+    )  # noise and packed frames have a spread of 1
+    with torch.inference_mode():
+        assert recipe.validate(maker.eval()).keys() == {"velocity"}
+    recipe.export(maker, folder)
+    return folder
+
+
+def test_clips_run_from_one_end_to_the_other(footage_folder: Path, reel: Reel) -> None:
+    shot = footage.read(footage_folder / "train")
+    clips = reel.clips(np.random.default_rng(1), 8, CPU)
+    assert clips.frames.shape == (8, 3, CLIP, 48, 64)
+    assert clips.frames.abs().max() <= 1.0
+    assert set(clips.outward.tolist()) == {True, False}
+    steps = (clips.frames[:, :, 1:] - clips.frames[:, :, :-1]).abs().mean(dim=(1, 2, 3, 4))
+    ends = (clips.frames[:, :, -1] - clips.frames[:, :, 0]).abs().mean(dim=(1, 2, 3))
+    assert steps.mean() < 0.8 * ends.mean()
+    turned = ltx.turns_deg(shot)
+    assert all(turned[walk, first, last] <= 110.0 for walk, first, last in reel._ends)
+
+
+def test_packed_frames_have_a_spread_of_one(reel: Reel, vae_folder: Path) -> None:
+    vae = AutoencoderKLLTXVideo.from_pretrained(vae_folder, torch_dtype=torch.float32)
+    with torch.inference_mode():
+        frames = reel.clips(np.random.default_rng(5), 16, CPU).frames
+        packed = ltx._normal(vae, vae.encode(frames).latent_dist.mean)
+    assert packed.shape == (16, ltx.LATENTS, 3, 3, 4)
+    assert packed.mean().abs() < 0.2
+    assert 0.7 < packed.std() < 1.3
+
+
+def test_the_task_is_what_the_pipeline_asks(reel: Reel, folder: Path) -> None:
+    """Places, order and noise levels of the tokens; the ends' tokens but for the noise on them."""
+    settings = LtxConfig(weights=str(folder), gpu=False, long_side_px=64, num_frames=CLIP, schedule="600")
+    generator = LtxGenerator(settings)
+    clips = reel.clips(np.random.default_rng(2), 1, CPU)
+    asked = {}
+
+    class AskedError(Exception):
+        pass
+
+    def listen(**given: torch.Tensor) -> None:
+        asked.update(given)
+        raise AskedError
+
+    generator._pipeline.transformer.forward = listen
+    certain(generator._pipeline.vae)
+    pictures = ((clips.frames[0].permute(1, 2, 3, 0) + 1.0) * 127.5).round().byte().numpy()
+    camera = Camera.from_focal_px(60.0, 64, 48)
+    first, last = (View(id=f"{n}", image=pictures[n], camera=camera) for n in (0, -1))
+    with pytest.raises(AskedError):
+        generator.video(first, last, Take(prompt=1, reversed=False, seed=0), Control())
+    vae = certain(AutoencoderKLLTXVideo.from_pretrained(folder / "vae", torch_dtype=torch.float32))
+    seeded = np.random.default_rng(0)
+    task = ltx.task(vae, clips._replace(outward=torch.tensor([True])), seeded)
+    torch.testing.assert_close(asked["video_coords"], task.places)
+    assert asked["hidden_states"].shape == task.tokens.shape
+    given = ~task.wanted
+    assert (asked["timestep"][given] == 0.0).all()
+    assert (task.timesteps[given] == 0.0).all()
+    assert asked["timestep"][task.wanted].unique().tolist() == pytest.approx([600.0])
+    torch.testing.assert_close(asked["encoder_hidden_states"], task.prompts)
+    torch.testing.assert_close(asked["hidden_states"][given], task.tokens[given], atol=0.75, rtol=0.0)
+    noisy = (asked["hidden_states"][given] - task.tokens[given]).std()
+    assert noisy < 0.2  # of END_NOISE, and what bytes round
+
+
+def certain(vae: AutoencoderKLLTXVideo) -> AutoencoderKLLTXVideo:
+    """One that packs a picture always the same way: what it draws has no spread."""
+    vae.encoder.conv_out.conv.weight.data[-1] = 0.0
+    vae.encoder.conv_out.conv.bias.data[-1] = -30.0
+    return vae
+
+
+def test_what_was_learned_is_what_is_used(footage_folder: Path, folder: Path) -> None:
+    weights = [*folder.glob("*/*.safetensors"), folder / "prompts.safetensors"]
+    assert sum(path.stat().st_size for path in weights) < MOST_BYTES
+    settings = LtxConfig(
+        weights=str(folder),
+        gpu=False,
+        long_side_px=64,
+        num_frames=CLIP,
+        schedule="1000 500",
+        max_end_difference=100,
+    )
+    generator = LtxGenerator(settings)
+    assert generator.prompts == PROMPTS
+    shot = footage.read(footage_folder / "train")
+    camera = Camera.from_focal_px(64.0 * shot.focals[0], 64, 48)
+    first, last = (View(id=f"{n}", image=shot.images[0, n], camera=camera) for n in (0, 8))
+    video = generator.video(first, last, Take(prompt=0, reversed=False, seed=3), Control())
+    assert not video.fault
+    assert len(video.views) == CLIP - 2
+    assert all(view.image.shape == (48, 64, 3) for view in video.views)
