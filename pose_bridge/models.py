@@ -30,8 +30,6 @@ PARTS = {  # what must lie in a folder before anything is loaded from it
 HARMLESS = (".safetensors", ".json", ".txt", ".model", ".md")  # a pickle can run code
 CHUNK = 2**22
 FOLDER = "~/.local/share/pose_bridge"
-SHIPPED = "shipped:"  # before the name of weights that come with the package
-SHELF = Path(__file__).with_name("weights")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,19 +109,6 @@ def _profile(description: str, *weights: Weights) -> Profile:
 
 PROFILES = {
     "real": _profile("real views only: no weights, no GPU; the default"),
-    "mini": Profile(
-        description="hypotheses by small models that come with the package, on any processor: to try it out",
-        weights=(),
-        settings={
-            "vggt": {"weights": f"{SHIPPED}vggt-mini", "long_side_px": 64},
-            "ltx": {
-                "weights": f"{SHIPPED}ltx-mini",
-                "long_side_px": 64,
-                "num_frames": 9,
-                "schedule": "1000 950 900 850 800 750 700 600 500 400 300 200 100",
-            },
-        },
-    ),
     "ltx_vggt": _profile(
         "hypotheses by LTX-Video and VGGT, on a large GPU; not for commercial use", _VGGT, _LTX
     ),
@@ -172,10 +157,7 @@ def configured(*settings: Mapping[str, Mapping[str, Any]]) -> Config:
 
 def folder_of(weights: Weights | str) -> Path:
     """Where weights lie, or settings say that they do."""
-    named = weights if isinstance(weights, str) else weights.folder
-    if named.startswith(SHIPPED):
-        return SHELF / named.removeprefix(SHIPPED)
-    return Path(named).expanduser()
+    return Path(weights if isinstance(weights, str) else weights.folder).expanduser()
 
 
 def check(settings: Config) -> None:
@@ -194,9 +176,6 @@ def check(settings: Config) -> None:
 
 
 def _how_to_get(named: str) -> str:
-    if named.startswith(SHIPPED):
-        known = ", ".join(sorted(folder.name for folder in SHELF.iterdir() if folder.is_dir()))
-        return f"the package comes with {known}"
     for name, some in PROFILES.items():
         if any(folder_of(weights) == folder_of(named) for weights in some.weights):
             return f"run: pose_bridge models fetch {name}"

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pose_bridge.estimators.vggt.layers import Attention, Rotation
 from pose_bridge.estimators.vggt.network import REFINEMENTS, Architecture, Vggt
 from pose_bridge.estimators.vggt.weights import FILE
 from pose_bridge.geometry.arrays import Array
@@ -45,13 +46,14 @@ MINI = Architecture(
 
 NEIGHBOURS_DEG, EXTREME_DEG = 40.0, (50.0, 110.0)
 TRIES = 8
-SET_SIZES = (2, 2, 3, 4, 5, 6, 8)  # of which one is drawn for each batch
+SET_SIZES = (2, 2, 2, 2, 3, 3, 4, 5, 8)  # of which one is drawn for each batch
 WIDE_SHARE = 0.5  # of the batches of pairs
 GAIN = 0.3  # by which pictures are brighter or darker, a base 2 logarithm
 LAYER_SCALE = 0.5  # at the start: a small network learns faster than with the 0.01 of large ones
 CAMERA_START = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.8, 1.0)
 MATCH_WIDTH, TEMPERATURE = 64, 0.1
 MATCH_LAYER = 2  # pair of blocks after which patches should know what they match
+LOOK_LAYERS = (1, 3)  # global blocks whose first head is shown where to look
 SAME_DEPTH = 0.07  # what is farther behind what is seen there, relative, is hidden
 FRAMES_AT_ONCE = 48  # in a step
 VALIDATED = {
@@ -61,7 +63,7 @@ VALIDATED = {
     "50-90 with 3": (50.0, 90.0, 3),
 }
 VALIDATION_PAIRS, VALIDATION_BATCH = 256, 32
-WEIGHTS = {"camera": 1.0, "points": 2.0, "depth": 0.5, "match": 1.0}
+WEIGHTS = {"camera": 1.0, "points": 2.0, "depth": 0.5, "match": 1.0, "look": 1.0}
 ROTATION = 10.0  # weight of a quaternion's error in that of a camera: its numbers are small
 EARLIER = 0.6  # weight of a refinement, by the next one's
 DEPTH_SHARE = 0.25  # of the sets, of which depth is asked: the dense head costs as much as all else
@@ -290,10 +292,24 @@ class Taught(nn.Module):
         self.points = nn.Linear(2 * width, 3)
         self.alone = nn.Linear(width, MATCH_WIDTH)
         self.together = nn.Linear(2 * width, MATCH_WIDTH)
+        self._looks: list[Tensor] = []
+        for layer in LOOK_LAYERS:
+            network.aggregator.global_blocks[layer].attn.register_forward_hook(self._look)
+
+    def _look(self, attention: Attention, given: tuple[Tensor, Rotation], _: Tensor) -> None:
+        """Keep how likely a head is to look from each token at each other one, logarithms, (B, N, N)."""
+        tokens, rotation = given
+        q, k, _ = attention.qkv(tokens).unflatten(-1, (3, attention.heads, -1)).unbind(-3)
+        q, k = (
+            rotation(norm(of[:, :, :1].transpose(1, 2)))[:, 0]
+            for norm, of in ((attention.q_norm, q), (attention.k_norm, k))
+        )
+        self._looks.append((q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).log_softmax(dim=-1))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return by how much the network is wrong, by kind, weighted by `WEIGHTS`."""
         network, size_px = self.network, batch.images.shape[-2:]
+        self._looks.clear()
         known = truth(batch, network.size.patch_px)
         sets, frames = batch.images.shape[:2]
         patches = network.embed(batch.images.flatten(0, 1)).unflatten(0, (sets, frames))
@@ -316,6 +332,8 @@ class Taught(nn.Module):
                 + _match_loss(self.together(middle[:, :, first:].float()), known.in_other)
             ),
         }
+        looks = [_look_loss(likely, known.in_other, first) for likely in self._looks]
+        losses["look"] = torch.stack(looks).mean()
         return {name: WEIGHTS[name] * loss for name, loss in losses.items()}
 
 
@@ -344,6 +362,21 @@ def _match_loss(features: Tensor, in_other: Tensor) -> Tensor:
     own = functional.normalize(features, dim=-1)
     likeness = own @ torch.roll(own, -1, dims=1).transpose(-1, -2) / TEMPERATURE
     return functional.cross_entropy(likeness.flatten(0, 2), in_other.flatten(), ignore_index=-1)
+
+
+def _look_loss(likely: Tensor, in_other: Tensor, first: int) -> Tensor:
+    """How unlikely a head is to look from a patch at the patch of the next frame that shows the same.
+
+    Args:
+        likely: Logarithms, (B, S tokens, S tokens).
+        in_other: See `Truth`.
+        first: Where a frame's patches begin among its tokens.
+    """
+    sets, frames, _ = in_other.shape
+    by_frame = likely.view(sets, frames, likely.shape[1] // frames, frames, -1)[:, :, first:, :, first:]
+    following = torch.stack([by_frame[:, own, :, (own + 1) % frames] for own in range(frames)], dim=1)
+    chosen = following.gather(-1, in_other.clamp_min(0)[..., None])[..., 0]
+    return _known_mean(torch.where(in_other >= 0, -chosen, torch.nan))
 
 
 def fresh(size: Architecture = MINI) -> Vggt:
