@@ -168,17 +168,19 @@ class Trainer:
         plan, course = self.recipe.plan, self.course
         self._resume()
         start_s = saved_s = time.monotonic()
-        before_s = course.seconds
+        before_s, recent = course.seconds, list[dict[str, float]]()
         with self._progress() as progress:
             task = progress.add_task("training", total=plan.steps, completed=course.step)
             while course.step < plan.steps and not self.stop and time.monotonic() - start_s < 60.0 * minutes:
-                losses = self._step()
+                recent.append(self._step())
                 course.seconds = before_s + time.monotonic() - start_s
                 course.step += 1
                 if course.step % LOGGED == 0:
-                    text = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
+                    mean = {name: sum(one[name] for one in recent) / len(recent) for name in recent[0]}
+                    text = " ".join(f"{name} {value:.3f}" for name, value in mean.items())
                     progress.update(task, completed=course.step, description=text)
-                    self._accelerator.log(losses, step=course.step)
+                    self._accelerator.log(mean, step=course.step)
+                    recent.clear()
                 if course.step % plan.validate == 0 or course.step == plan.steps:
                     self._validate(progress)
                 if time.monotonic() - saved_s > plan.save_s:

@@ -152,3 +152,20 @@ def test_with_models(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return float(consensus.distances_deg(np.array(row["said"][name]["T_reference_target"]), T_true))
 
     assert off_deg("oracle") <= min(off_deg("d_med"), off_deg("d_total"))
+
+
+@pytest.mark.timeout(200)
+def test_rendered_houses_need_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the README has it, with fewer pairs."""
+    listed, out = tmp_path / "rooms.json", tmp_path / "rooms"
+    drawing = ["pairs", "simulator:test", "-o", listed, "--count", "2", "--elsewhere", "2", "--context", "1"]
+    asking = ["evaluate", "--pairs", listed, "--out", out, "--odometry", "--method", "context"]
+    for words in (drawing, asking):
+        monkeypatch.setattr(sys, "argv", ["pose_bridge", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+    page = (out / "report.md").read_text()
+    assert "2 pairs" in page
+    assert "2 pairs of two places" in page
+    assert "## Targets of other places" in page
