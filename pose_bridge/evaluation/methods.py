@@ -133,10 +133,10 @@ class Panel:
             BadInputError: One cannot be read.
         """
         around = bool({"context", "generated"} & set(self._names))
-        reference, *near_reference = self._views(
-            scene, pair.reference, pair.reference_context if around else ()
+        sides = (scene, pair.reference, pair.reference_context), (there, pair.target, pair.target_context)
+        (reference, *near_reference), (target, *near_target) = (
+            self._views(place, end, context if around else ()) for place, end, context in sides
         )
-        target, *near_target = self._views(there, pair.target, pair.target_context if around else ())
         question = Question(
             reference=reference,
             target=target,
@@ -153,10 +153,9 @@ class Panel:
 
     def _views(self, scene: Scene, end: str, around: Sequence[str]) -> Iterator[View]:
         """The views of one side, the end first, named by their scene too: places may share names."""
-        for name in (end, *around):
-            frame = scene.frame(name)
-            known = frame.T_world_camera if self._odometry and scene.metric else None
-            yield replace(frame.view(), id=f"{scene.name}/{name}", T_side_camera=known)
+        for name in (end, *around):  # each side has a frame of its own, the end's: poses say nothing across
+            known = scene.T_reference_target(end, name) if self._odometry and scene.metric else None
+            yield replace(scene.frame(name).view(), id=f"{scene.name}/{name}", T_side_camera=known)
 
     def ask(self, asked: Asked) -> dict[str, Said]:
         """Ask all methods about a pair."""

@@ -211,11 +211,17 @@ def test_odometry_is_known_within_a_side_where_there_are_metres(asked: tuple[Sce
         assert len(posed) == min(known, len(views))
 
 
-def test_odometry_is_the_truth(asked: tuple[Scene, Pair]) -> None:
+def test_odometry_is_the_truth_and_says_nothing_across(asked: tuple[Scene, Pair]) -> None:
     scene, pair = replace(asked[0], metric=True), asked[1]
-    question = Panel(Config(), ("direct",), odometry=True).read(scene, scene, pair, 0).question
-    moved = rigid.relative(question.reference.T_side_camera, question.target.T_side_camera)
-    np.testing.assert_allclose(moved, scene.T_reference_target(pair.reference, pair.target), atol=1e-9)
+    question = Panel(Config(), ("context",), odometry=True).read(scene, scene, pair, 0).question
+    for end, near, name, names in (
+        (question.reference, question.reference_context, pair.reference, pair.reference_context),
+        (question.target, question.target_context, pair.target, pair.target_context),
+    ):
+        np.testing.assert_allclose(end.T_side_camera, np.eye(4), atol=1e-9)
+        for view, other in zip(near, names, strict=True):
+            moved = rigid.relative(end.T_side_camera, view.T_side_camera)
+            np.testing.assert_allclose(moved, scene.T_reference_target(name, other), atol=1e-9)
 
 
 def test_metres_are_judged_in_the_picture_too(asked: tuple[Scene, Pair]) -> None:
