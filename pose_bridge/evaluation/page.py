@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pose_bridge.evaluation.summary import SHARES, STATISTICS
+from pose_bridge.evaluation.summary import RANKINGS, SHARES, STATISTICS
 
 PERCENT, NONE = 100.0, "–"
 
@@ -89,16 +89,8 @@ def _decisions(numbers: dict[str, Any]) -> list[str]:
     found: dict[str, Any] = numbers["decisions"]
     if not found:
         return []
-    names = (
-        "accepted",
-        "wrong",
-        "coverage",
-        "average precision",
-        "MR@P1",
-        "area under risk",
-        "calibration error",
-    )
-    rows = {name: [_plain(one.get(name)) for one in found.values()] for name in names}
+    rows = {name: [_plain(one[name]) for one in found.values()] for name in ("accepted", "wrong", "coverage")}
+    rows |= {name: [_number(one.get(name), name) for one in found.values()] for name in RANKINGS}
     return ["## Accepting and rejecting", "", *_table(["", *found], rows)]
 
 

@@ -140,7 +140,7 @@ def summary(rows: Sequence[Row], methods: Sequence[str], seed: int = 0) -> dict[
         "by_rotation_deg": _by_rotation(rows, columns),
         "by_gap_deg": _by_gap(rows, columns),
         "by_kind": _by_kind(rows, columns),
-        "decisions": {one.name: _decisions(one) for one in columns if one.scores is not None},
+        "decisions": {one.name: _decisions(one, groups, seed) for one in columns if one.scores is not None},
         "other_places": {one.name: _other_places(one, strangers) for one in columns if one.name in BRIDGE},
         "hypotheses": {one.name: _hypotheses(one) for one in columns if one.name in GUESSING},
     }
@@ -286,28 +286,46 @@ def _hypotheses(one: Column) -> dict[str, Any]:
     }
 
 
-def _decisions(one: Column) -> dict[str, Any]:
+def _decisions(one: Column, groups: Sequence[str], seed: int) -> dict[str, Any]:
     """What a ranking is worth; pairs without an answer are ranked last, and none of them is accepted."""
     assert one.scores is not None
     right, answered = int(one.right.sum()), int(one.answered.sum())
     wrong = answered - right
-    found = {
+    found: dict[str, Any] = {
         "accepted": answered,
         "wrong": wrong,
         "wrong, interval95": list(intervals.rate(wrong, answered)),
         "coverage": answered / len(one.right),
-        "average precision": decisions.average_precision(one.scores, one.right),
-        "MR@P1": decisions.recall_at_precision(one.scores, one.right),
-        "area under risk": decisions.area_under_risk(one.scores, one.right),
     }
+    ranked = np.stack((one.scores, one.right.astype(np.float64)), axis=1)
+    for name, of in RANKINGS.items():
+        if name != CALIBRATION or one.name in BRIDGE:  # other scores are no probabilities
+            value = of(ranked)
+            several = len(set(groups)) > 1 and not math.isnan(value)
+            interval = intervals.bootstrap(ranked, groups, of, seed) if several else (math.nan, math.nan)
+            found[name] = {"value": value, "interval95": list(interval)}
     if one.name in BRIDGE:
-        said = decisions.reliability(one.scores[one.answered], one.right[one.answered])
-        found["calibration error"] = said.error
+        said = _reliability(ranked)
         found["reliability"] = [
             {"said": p, "came true": q, "answers": int(n)}
             for p, q, n in zip(said.said.tolist(), said.came_true.tolist(), said.count.tolist(), strict=True)
         ]
     return found
+
+
+def _reliability(ranked: Array) -> decisions.Reliability:
+    given = np.isfinite(ranked[:, 0])
+    return decisions.reliability(ranked[given, 0], ranked[given, 1] > 0)
+
+
+CALIBRATION = "calibration error"
+# Of scores, -inf without an answer, and whether answers are right, (N, 2).
+RANKINGS: dict[str, Statistic] = {
+    "average precision": lambda r: decisions.average_precision(r[:, 0], r[:, 1] > 0),
+    "MR@P1": lambda r: decisions.recall_at_precision(r[:, 0], r[:, 1] > 0),
+    "area under risk": lambda r: decisions.area_under_risk(r[:, 0], r[:, 1] > 0),
+    CALIBRATION: lambda r: _reliability(r).error,
+}
 
 
 def errors_of(one: Column) -> Array:

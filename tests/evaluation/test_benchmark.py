@@ -249,7 +249,12 @@ def test_numbers_by_hand(rows: list[Row]) -> None:
     decided = numbers["decisions"]["direct"]
     assert list(numbers["decisions"]) == ["direct"]
     assert (decided["accepted"], decided["wrong"]) == (len(near), wrong)
-    assert decided["MR@P1"] == pytest.approx((len(near) - wrong) / 60)  # wrong ones have the smaller score
+    most = (len(near) - wrong) / 60  # wrong ones have the smaller score
+    assert decided["MR@P1"]["value"] == pytest.approx(most)
+    low, high = decided["MR@P1"]["interval95"]
+    assert low < most < high
+    off = abs(0.95 - 1.0) * (len(near) - wrong) + 0.85 * wrong
+    assert decided["calibration error"]["value"] == pytest.approx(off / len(near))
     assert decided["coverage"] == pytest.approx(len(near) / 60)
 
 
