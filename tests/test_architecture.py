@@ -46,7 +46,8 @@ ONLY_IN = {
     "pycolmap": {"estimators", "covariance"},
     "rclpy": {"ros"},
 }
-LEARNING_FILES = {("simulation", "batch.py")} | {("training", f"{n}.py") for n in ("ltx", "train", "vggt")}
+TRAINERS = ("__main__", "ltx", "sets", "train", "truth", "vggt")
+LEARNING_FILES = {("simulation", "batch.py")} | {("training", f"{n}.py") for n in TRAINERS}
 GENERATED = {"msg", "action", "srv"}
 LEARNING = {library for library, homes in ONLY_IN.items() if homes is LEARNERS}
 # Neither `import pose_bridge` nor `pose_bridge --help` waits for these.

@@ -47,6 +47,12 @@ class Footage:
     focals: Array
     outward: Mask
 
+    def turns_deg(self) -> Array:
+        """Return the angles between all frames of each walk, (W, N, N)."""
+        R = self.T_world_camera[:, :, :3, :3]
+        cosine = (np.einsum("wnij,wmij->wnm", R, R) - 1.0) / 2.0
+        return np.asarray(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
+
 
 def film(split: Split, house: int, size: tuple[int, int] = SIZE) -> Footage:
     """Render the walks through a house; those that found no way are left out.

@@ -23,8 +23,8 @@ from pose_bridge import models
 from pose_bridge.generators.base import PROMPTS
 from pose_bridge.training import footage
 from pose_bridge.training.footage import Footage
+from pose_bridge.training.sets import GAIN
 from pose_bridge.training.train import Plan
-from pose_bridge.training.vggt import GAIN, turns_deg
 
 CLIP = 9  # frames of a video, both ends included
 MOST_DEG = 110.0  # between the ends of one
@@ -85,7 +85,7 @@ class Reel:
 
     def __init__(self, shot: Footage) -> None:
         self._shot = shot
-        turned = turns_deg(shot)
+        turned = shot.turns_deg()
         apart = np.subtract.outer(np.arange(turned.shape[1]), np.arange(turned.shape[1])).T >= CLIP - 1
         self._ends = np.argwhere(apart & (turned <= MOST_DEG))
 

@@ -1,20 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop: what is learned, and from what, a recipe says.
 
-    python -m pose_bridge.training.train vggt-mini --out build/training/vggt-mini
-
 A run can be stopped at any time, or killed, and goes on from its last saved state to the same end: what a
 step is taught depends on the seed and the step's number alone. `accelerate launch` spreads it over processes.
-TensorBoard reads `--out`.
+TensorBoard reads its folder.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import shutil
-import signal
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +28,6 @@ from pose_bridge.errors import BadInputError, ConfigError
 
 STATE = "state"
 HOPELESS = 20  # steps in a row whose gradient is no number
-STEPS = 40_000
 LOGGED = 50  # steps between two lines of the log
 
 
@@ -251,48 +245,3 @@ class Trainer:
         return Progress(
             *columns, console=Console(stderr=True, highlight=False, quiet=quiet), refresh_per_second=1
         )
-
-
-def main() -> None:
-    """Train one of the models that ship with the package."""
-    from pose_bridge.training.recipes import RECIPES
-
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("recipe", choices=RECIPES)
-    parser.add_argument(
-        "--out", type=Path, required=True, help="states, log and export; goes on with what is there"
-    )
-    parser.add_argument(
-        "--footage", type=Path, default=Path("build/footage"), help="with `train` and `validation`"
-    )
-    parser.add_argument("--steps", type=int, default=STEPS, help="of the whole run")
-    parser.add_argument(
-        "--minutes", type=float, default=math.inf, help="stop after these, to go on another time"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--vae",
-        type=Path,
-        default=Path("build/training/ltx-mini-vae/export/vae"),
-        help="that ltx-mini packs with",
-    )
-    args = parser.parse_args()
-    try:
-        trainer = Trainer(RECIPES[args.recipe](args.footage, args.steps, args.seed, args.vae), args.out)
-
-        def stop(*_: object) -> None:
-            trainer.stop = True
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stop)
-        done = trainer.run(args.minutes)
-    except (BadInputError, ConfigError) as error:
-        sys.exit(str(error))
-    how = "done" if done else "stopped"
-    print(f"{how} at step {trainer.course.step}; {args.out / 'export'} holds the model")
-
-
-if __name__ == "__main__":
-    main()

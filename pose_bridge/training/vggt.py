@@ -8,13 +8,10 @@ most. `vggt-mini-wide` also sees pairs of 50 to 110 degrees, as many as others, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,10 +19,10 @@ from torch.nn import functional
 from pose_bridge.estimators.vggt.layers import Attention, Rotation
 from pose_bridge.estimators.vggt.network import REFINEMENTS, Architecture, Vggt
 from pose_bridge.estimators.vggt.weights import FILE
-from pose_bridge.geometry.arrays import Array
 from pose_bridge.training import footage
-from pose_bridge.training.footage import Footage
+from pose_bridge.training.sets import Batch, Sets, gathered
 from pose_bridge.training.train import Plan
+from pose_bridge.training.truth import truth
 
 MINI = Architecture(
     patch_px=8,
@@ -44,17 +41,11 @@ MINI = Architecture(
     dense_features=16,
 )
 
-NEIGHBOURS_DEG, EXTREME_DEG = 40.0, (50.0, 110.0)
-TRIES = 8
-SET_SIZES = (2, 2, 2, 2, 3, 3, 4, 5, 8)  # of which one is drawn for each batch
-WIDE_SHARE = 0.5  # of the batches of pairs
-GAIN = 0.3  # by which pictures are brighter or darker, a base 2 logarithm
 LAYER_SCALE = 0.5  # at the start: a small network learns faster than with the 0.01 of large ones
 CAMERA_START = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.8, 1.0)
 MATCH_WIDTH, TEMPERATURE = 64, 0.1
 MATCH_LAYER = 2  # pair of blocks after which patches should know what they match
 LOOK_LAYERS = (1, 3)  # global blocks whose first head is shown where to look
-SAME_DEPTH = 0.07  # what is farther behind what is seen there, relative, is hidden
 FRAMES_AT_ONCE = 48  # in a step
 VALIDATED = {
     "0-30": (0.0, 30.0, 0),
@@ -68,214 +59,6 @@ ROTATION = 10.0  # weight of a quaternion's error in that of a camera: its numbe
 EARLIER = 0.6  # weight of a refinement, by the next one's
 DEPTH_SHARE = 0.25  # of the sets, of which depth is asked: the dense head costs as much as all else
 DOUBT = 0.1  # what a little confidence in depth costs
-
-
-class Batch(NamedTuple):
-    """B sets of S frames.
-
-    Attributes:
-        images: In [0, 1], (B, S, 3, H, W).
-        depths_m: (B, S, H, W); NaN where unknown.
-        T_world_camera: (B, S, 4, 4).
-        focals: By the longer side of the pictures, (B,).
-    """
-
-    images: Tensor
-    depths_m: Tensor
-    T_world_camera: Tensor
-    focals: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Sets:
-    """Draws sets of views from walks.
-
-    Attributes:
-        footage: The walks.
-        turns_deg: Between frames of a walk, (W, N, N).
-        wide: Pairs across 50 to 110 degrees too.
-    """
-
-    footage: Footage
-    turns_deg: Array
-    wide: bool
-
-    @classmethod
-    def of(cls, footage: Footage, *, wide: bool) -> Sets:
-        """Prepare drawing."""
-        return cls(footage, turns_deg(footage), wide)
-
-    def batch(self, rng: np.random.Generator, frames: int, device: torch.device) -> Batch:
-        """Draw sets of one size.
-
-        Args:
-            rng: Decides everything.
-            frames: Of all sets together, about.
-            device: Where they go.
-        """
-        size = int(rng.choice(SET_SIZES))
-        count = max(1, frames // size)
-        extreme = self.wide and size == 2 and rng.random() < WIDE_SHARE
-        drawn = [self._extreme(rng) if extreme else self._walked(rng, size) for _ in range(count)]
-        walks = np.array([walk for walk, _ in drawn])
-        chosen = np.array([frames for _, frames in drawn])
-        return augmented(rng, gathered(self.footage, walks, chosen, device))
-
-    def _walked(self, rng: np.random.Generator, size: int) -> tuple[int, NDArray[np.intp]]:
-        """Frames of which each is turned by at most 40 degrees from the one before."""
-        walk, count = int(rng.integers(len(self.turns_deg))), self.turns_deg.shape[1]
-        turns = self.turns_deg[walk]
-        for most in [*rng.integers(1, (count - 1) // (size - 1) + 1, TRIES), 1]:
-            steps = rng.integers(1, most + 1, size - 1)
-            frames = rng.integers(count - steps.sum()) + np.r_[0, np.cumsum(steps)]
-            if turns[frames[:-1], frames[1:]].max() <= NEIGHBOURS_DEG:
-                break
-        return walk, frames[::-1] if rng.random() < 0.5 else rng.permutation(frames)
-
-    def _extreme(self, rng: np.random.Generator) -> tuple[int, NDArray[np.intp]]:
-        """Two frames that are turned by 50 to 110 degrees."""
-        low, high = EXTREME_DEG
-        while True:
-            walk = int(rng.integers(len(self.turns_deg)))
-            turns = self.turns_deg[walk]
-            pairs = np.argwhere((turns >= low) & (turns <= high))
-            if len(pairs):
-                return walk, pairs[rng.integers(len(pairs))]
-
-
-def turns_deg(footage: Footage) -> Array:
-    """Return the angles between all frames of each walk, (W, N, N)."""
-    R = footage.T_world_camera[:, :, :3, :3]
-    cosine = (np.einsum("wnij,wmij->wnm", R, R) - 1.0) / 2.0
-    return np.asarray(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
-
-
-def gathered(
-    footage: Footage, walks: NDArray[np.intp], frames: NDArray[np.intp], device: torch.device
-) -> Batch:
-    """Return frames of walks as tensors.
-
-    Args:
-        footage: Of them.
-        walks: (B,).
-        frames: (B, S).
-        device: Where they go.
-    """
-    at = (walks[:, None], frames)
-    return Batch(
-        torch.from_numpy(footage.images[at]).to(device).permute(0, 1, 4, 2, 3) / 255.0,
-        torch.from_numpy(footage.depths_m[at]).to(device).float(),
-        torch.from_numpy(footage.T_world_camera[at]).to(device).float(),
-        torch.from_numpy(footage.focals[walks]).to(device).float(),
-    )
-
-
-def augmented(rng: np.random.Generator, batch: Batch) -> Batch:
-    """Return half of the batches as a mirror shows them, and every picture as bright as it comes."""
-    gains = 2.0 ** (rng.uniform(-GAIN, GAIN, (*batch.images.shape[:2], 1, 1, 1)))
-    images = (batch.images * torch.from_numpy(gains).to(batch.images)).clamp(0.0, 1.0)
-    depths_m, T = batch.depths_m, batch.T_world_camera
-    if rng.random() < 0.5:
-        mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0], device=T.device))
-        images, depths_m, T = images.flip(-1), depths_m.flip(-1), mirror @ T @ mirror
-    return Batch(images, depths_m, T, batch.focals)
-
-
-class Truth(NamedTuple):
-    """What a network should say of a batch, lengths by the mean distance of all points from the first camera.
-
-    Attributes:
-        encoding: (B, S, 9).
-        depth: (B, S, H, W).
-        points: Seen in the middles of patches, in the first camera's frame, (B, S, P, 3); NaN where unknown.
-        in_other: In which patch of the next frame (of the first, for the last) each is seen, (B, S, P); -1 if
-            in none.
-    """
-
-    encoding: Tensor
-    depth: Tensor
-    points: Tensor
-    in_other: Tensor
-
-
-def truth(batch: Batch, patch_px: int) -> Truth:
-    """Work out what a network should say."""
-    height, width = batch.images.shape[-2:]
-    focal_px = batch.focals * max(height, width)
-    T_camera_first = torch.linalg.inv(batch.T_world_camera) @ batch.T_world_camera[:, :1]
-    middles = [
-        torch.arange(patch_px // 2, side, patch_px, device=batch.images.device) for side in (height, width)
-    ]
-    rows, columns = (grid.flatten() for grid in torch.meshgrid(*middles, indexing="ij"))
-    z = batch.depths_m[..., rows, columns]
-    x, y = columns + 0.5 - width / 2, rows + 0.5 - height / 2
-    rays = (
-        torch.stack([x, y, torch.ones_like(x)], dim=-1)
-        / torch.stack([focal_px, focal_px, torch.ones_like(focal_px)], dim=-1)[:, None, None]
-    )
-    seen = z[..., None] * rays
-    points = _moved(torch.linalg.inv(T_camera_first), seen)
-    unit = torch.nanmean(points.norm(dim=-1).flatten(1), dim=1)
-    other = torch.roll(T_camera_first, -1, dims=1)
-    in_other = _patches_of(_moved(other, points), torch.roll(batch.depths_m, -1, dims=1), focal_px, patch_px)
-    encoding = torch.cat(
-        (
-            T_camera_first[..., :3, 3] / unit[:, None, None],
-            _quaternions(T_camera_first[..., :3, :3]),
-            (2.0 * torch.atan2(height / 2.0 * torch.ones_like(focal_px), focal_px))[:, None, None].expand(
-                *z.shape[:2], 1
-            ),
-            (2.0 * torch.atan2(width / 2.0 * torch.ones_like(focal_px), focal_px))[:, None, None].expand(
-                *z.shape[:2], 1
-            ),
-        ),
-        dim=-1,
-    )
-    return Truth(
-        encoding,
-        batch.depths_m / unit[:, None, None, None],
-        points / unit[:, None, None, None],
-        in_other,
-    )
-
-
-def _moved(T_a_b: Tensor, points_b: Tensor) -> Tensor:
-    """Points of each frame, (B, S, P, 3), by its transform, (B, S, 4, 4)."""
-    return points_b @ T_a_b[..., :3, :3].transpose(-1, -2) + T_a_b[..., None, :3, 3]
-
-
-def _patches_of(points: Tensor, depths_m: Tensor, focal_px: Tensor, patch_px: int) -> Tensor:
-    """In which patch of a frame points in its camera's frame, (B, S, P, 3), are seen; -1: in none."""
-    height, width = depths_m.shape[-2:]
-    x, y, z = points.unbind(-1)
-    ahead = z > 0.0
-    z = torch.where(ahead, z, 1.0)
-    column = (x / z * focal_px[:, None, None] + width / 2).floor()
-    row = (y / z * focal_px[:, None, None] + height / 2).floor()
-    inside = ahead & (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    column, row = (torch.where(inside, value, 0.0).long() for value in (column, row))
-    there_m = depths_m.flatten(2).gather(2, row * width + column)
-    visible = inside & ((z - there_m).abs() < SAME_DEPTH * there_m)
-    return torch.where(visible, row // patch_px * (width // patch_px) + column // patch_px, -1)
-
-
-def _quaternions(R: Tensor) -> Tensor:
-    """Unit quaternions xyzw with w >= 0 of rotations, (..., 3, 3): of the largest of the four ways to one."""
-    m = R.flatten(-2).unbind(-1)
-    trace = m[0] + m[4] + m[8]
-    four = torch.stack(
-        [
-            torch.stack([1 + 2 * m[0] - trace, m[1] + m[3], m[2] + m[6], m[7] - m[5]], -1),
-            torch.stack([m[1] + m[3], 1 + 2 * m[4] - trace, m[5] + m[7], m[2] - m[6]], -1),
-            torch.stack([m[2] + m[6], m[5] + m[7], 1 + 2 * m[8] - trace, m[3] - m[1]], -1),
-            torch.stack([m[7] - m[5], m[2] - m[6], m[3] - m[1], 1 + trace], -1),
-        ],
-        -2,
-    )
-    best = torch.diagonal(four, dim1=-2, dim2=-1).argmax(dim=-1)
-    chosen = four.gather(-2, best[..., None, None].expand(*best.shape, 1, 4)).squeeze(-2)
-    unit = functional.normalize(chosen, dim=-1)
-    return torch.where(unit[..., 3:] < 0.0, -unit, unit)
 
 
 class Taught(nn.Module):
@@ -405,8 +188,8 @@ class VggtRecipe:
 
     def __init__(self, folder: Path, steps: int, seed: int, *, wide: bool) -> None:
         self.plan = Plan(steps=steps, seed=seed)
-        self._sets = Sets.of(footage.read(folder / "train"), wide=wide)
-        self._unseen = Sets.of(footage.read(folder / "validation"), wide=True)
+        self._sets = Sets(footage.read(folder / "train"), wide=wide)
+        self._unseen = Sets(footage.read(folder / "validation"), wide=True)
 
     def module(self) -> nn.Module:
         """See `train.Recipe`."""

@@ -75,7 +75,7 @@ def test_clips_run_from_one_end_to_the_other(footage_folder: Path, reel: Reel) -
     steps = (clips.frames[:, :, 1:] - clips.frames[:, :, :-1]).abs().mean(dim=(1, 2, 3, 4))
     ends = (clips.frames[:, :, -1] - clips.frames[:, :, 0]).abs().mean(dim=(1, 2, 3))
     assert steps.mean() < 0.8 * ends.mean()
-    turned = ltx.turns_deg(shot)
+    turned = shot.turns_deg()
     assert all(turned[walk, first, last] <= 110.0 for walk, first, last in reel._ends)
 
 

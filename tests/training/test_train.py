@@ -162,7 +162,7 @@ def test_plans_that_cannot_be(given: dict) -> None:
 
 def command(footage_folder: Path, out: Path, *more: str) -> list[str]:
     arguments = ["vggt-mini", "--footage", str(footage_folder), "--out", str(out), *more]
-    return [sys.executable, "-m", "pose_bridge.training.train", *arguments]
+    return [sys.executable, "-m", "pose_bridge.training", *arguments]
 
 
 def parameters(out: Path) -> dict[str, Tensor]:

@@ -14,8 +14,10 @@ from pose_bridge.control import Control
 from pose_bridge.estimators.vggt.estimator import VggtEstimator
 from pose_bridge.geometry import rigid, rotations
 from pose_bridge.geometry.cameras import Camera
-from pose_bridge.training import footage, vggt
-from pose_bridge.training.vggt import Batch, Sets, Taught, VggtRecipe
+from pose_bridge.training import footage, truth, vggt
+from pose_bridge.training import sets as sets_of
+from pose_bridge.training.sets import Batch, Sets
+from pose_bridge.training.vggt import Taught, VggtRecipe
 from pose_bridge.views import View
 
 CPU = torch.device("cpu")
@@ -23,16 +25,16 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def sets(footage_folder: Path) -> Sets:
-    return Sets.of(footage.read(footage_folder / "train"), wide=True)
+    return Sets(footage.read(footage_folder / "train"), wide=True)
 
 
 @pytest.fixture(scope="module")
 def batch(sets: Sets) -> Batch:
-    return vggt.gathered(sets.footage, np.array([0, 1]), np.array([[2, 6, 4], [8, 3, 5]]), CPU)
+    return sets_of.gathered(sets.footage, np.array([0, 1]), np.array([[2, 6, 4], [8, 3, 5]]), CPU)
 
 
 def test_cameras_are_as_the_network_says_them(sets: Sets, batch: Batch) -> None:
-    known = vggt.truth(batch, 8)
+    known = truth.truth(batch, 8)
     for row, (walk, frames) in enumerate(((0, (2, 6, 4)), (1, (8, 3, 5)))):
         T = sets.footage.T_world_camera[walk]
         unit = np.linalg.norm(known.points[row].numpy(), axis=-1)
@@ -53,7 +55,7 @@ def test_cameras_are_as_the_network_says_them(sets: Sets, batch: Batch) -> None:
 
 def test_points_are_where_depth_says(sets: Sets, batch: Batch) -> None:
     """Through the library's own camera: middles of patches of 8 pixels, column 4 of 0 to 7."""
-    known = vggt.truth(batch, 8)
+    known = truth.truth(batch, 8)
     T = sets.footage.T_world_camera[1]
     camera = Camera.from_focal_px(64.0 * sets.footage.focals[1], 64, 48)
     columns, rows = np.meshgrid(np.arange(4, 64, 8), np.arange(4, 48, 8))
@@ -67,11 +69,11 @@ def test_points_are_where_depth_says(sets: Sets, batch: Batch) -> None:
 
 def test_patches_that_match_show_the_same(batch: Batch) -> None:
     """The match's middle, seen in the other frame, lies in the patch that was named."""
-    known = vggt.truth(batch, 8)
+    known = truth.truth(batch, 8)
     visible = known.in_other >= 0
     assert 0.05 < visible.float().mean() < 1.0
     same = Batch(*(part[:, [0, 0]] if part.ndim > 1 else part for part in batch))
-    stays = vggt.truth(same, 8).in_other[:, 0]
+    stays = truth.truth(same, 8).in_other[:, 0]
     assert (stays == torch.arange(48)).all()  # a picture matches itself patch by patch
 
 
@@ -83,7 +85,7 @@ def test_quaternions_of_all_rotations() -> None:
     R = np.concatenate(
         [R, [np.eye(3), np.diag([1.0, -1, -1]), np.diag([-1.0, 1, -1]), np.diag([-1.0, -1, 1])]]
     )
-    found = vggt._quaternions(torch.from_numpy(R)).numpy()
+    found = truth._quaternions(torch.from_numpy(R)).numpy()
     for one, quat in zip(R, found, strict=True):
         assert quat[3] >= 0.0
         np.testing.assert_allclose(rotations.rotation_from_quat_xyzw(quat), one, atol=1e-6)
@@ -92,12 +94,12 @@ def test_quaternions_of_all_rotations() -> None:
 def test_a_mirror_shows_a_world_that_can_be(batch: Batch) -> None:
     """Matches stay matches: the mirrored poses fit the mirrored pictures and depths."""
     seeds = [seed for seed in range(20) if np.random.default_rng(seed).random() >= 0.0]
-    plain = vggt.truth(batch, 8)
+    plain = truth.truth(batch, 8)
     for seed in seeds:
-        other = vggt.augmented(np.random.default_rng(seed), batch)
+        other = sets_of.augmented(np.random.default_rng(seed), batch)
         if torch.equal(other.depths_m, batch.depths_m):
             continue
-        mirrored = vggt.truth(other, 8)
+        mirrored = truth.truth(other, 8)
         np.testing.assert_allclose(
             (mirrored.in_other >= 0).float().mean(), (plain.in_other >= 0).float().mean(), atol=0.1
         )
@@ -114,7 +116,7 @@ def test_sets_overlap_and_pairs_are_wide_only_where_asked(sets: Sets) -> None:
             walk, frames = sets._walked(rng, size)
             assert len(set(frames.tolist())) == size
             ordered = np.sort(frames)
-            assert sets.turns_deg[walk][ordered[:-1], ordered[1:]].max() <= vggt.NEIGHBOURS_DEG
+            assert sets.turns_deg[walk][ordered[:-1], ordered[1:]].max() <= sets_of.NEIGHBOURS_DEG
     for _ in range(20):
         walk, (first, last) = sets._extreme(rng)
         assert 50.0 <= sets.turns_deg[walk][first, last] <= 110.0
@@ -153,7 +155,7 @@ def test_what_was_learned_is_what_is_used(footage_folder: Path, tmp_path: Path) 
     camera = Camera.from_focal_px(64.0 * shot.focals[0], 64, 48)
     views = [View(id=f"{n}", image=shot.images[0, n], camera=camera) for n in (2, 6, 4)]
     guess = estimator.estimate(views, Control())
-    batch = vggt.gathered(shot, np.array([0]), np.array([[2, 6, 4]]), CPU)
+    batch = sets_of.gathered(shot, np.array([0]), np.array([[2, 6, 4]]), CPU)
     with torch.inference_mode():
         patches = taught.network.embed(batch.images[0])[None]
         said = taught.network(patches, (48, 64)).encoding[0].numpy().astype(float)

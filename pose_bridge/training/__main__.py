@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains one of the small models.
+
+    python -m pose_bridge.training vggt-mini --out build/training/vggt-mini
+
+A run can be stopped at any time, or killed; the same command goes on. `accelerate launch -m` spreads it over
+processes. TensorBoard reads `--out`. docs/training.md has them all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pose_bridge.errors import BadInputError, ConfigError
+from pose_bridge.training.ltx import LtxRecipe, LtxVaeRecipe
+from pose_bridge.training.train import Recipe, Trainer
+from pose_bridge.training.vggt import VggtRecipe
+
+STEPS = 40_000
+# Of a folder with footage, how many steps, a seed, and a folder with an autoencoder.
+RECIPES: dict[str, Callable[[Path, int, int, Path], Recipe]] = {
+    "vggt-mini": lambda footage, steps, seed, _: VggtRecipe(footage, steps, seed, wide=False),
+    "vggt-mini-wide": lambda footage, steps, seed, _: VggtRecipe(footage, steps, seed, wide=True),
+    "ltx-mini-vae": lambda footage, steps, seed, _: LtxVaeRecipe(footage, steps, seed),
+    "ltx-mini": LtxRecipe,
+}
+
+
+def main() -> None:
+    """Train one of the models that ship with the package."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", choices=RECIPES)
+    parser.add_argument(
+        "--out", type=Path, required=True, help="states, log and export; goes on with what is there"
+    )
+    parser.add_argument(
+        "--footage", type=Path, default=Path("build/footage"), help="with `train` and `validation`"
+    )
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the whole run")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop after these, to go on another time"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--vae",
+        type=Path,
+        default=Path("build/training/ltx-mini-vae/export/vae"),
+        help="that ltx-mini packs with",
+    )
+    args = parser.parse_args()
+    try:
+        trainer = Trainer(RECIPES[args.recipe](args.footage, args.steps, args.seed, args.vae), args.out)
+
+        def stop(*_: object) -> None:
+            trainer.stop = True
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        done = trainer.run(args.minutes)
+    except (BadInputError, ConfigError) as error:
+        sys.exit(str(error))
+    how = "done" if done else "stopped"
+    print(f"{how} at step {trainer.course.step}; {args.out / 'export'} holds the model")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sets of views from rendered walks, as a network is shown them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pose_bridge.training.footage import Footage
+
+NEIGHBOURS_DEG, EXTREME_DEG = 40.0, (50.0, 110.0)
+TRIES = 8
+SET_SIZES = (2, 2, 2, 2, 3, 3, 4, 5, 8)  # of which one is drawn for each batch
+WIDE_SHARE = 0.5  # of the batches of pairs
+GAIN = 0.3  # by which pictures are brighter or darker, a base 2 logarithm
+
+
+class Batch(NamedTuple):
+    """B sets of S frames.
+
+    Attributes:
+        images: In [0, 1], (B, S, 3, H, W).
+        depths_m: (B, S, H, W); NaN where unknown.
+        T_world_camera: (B, S, 4, 4).
+        focals: By the longer side of the pictures, (B,).
+    """
+
+    images: Tensor
+    depths_m: Tensor
+    T_world_camera: Tensor
+    focals: Tensor
+
+
+class Sets:
+    """Draws sets of views from walks.
+
+    Args:
+        shot: The walks.
+        wide: Pairs across 50 to 110 degrees too.
+    """
+
+    def __init__(self, shot: Footage, *, wide: bool) -> None:
+        self.footage, self._wide = shot, wide
+        self.turns_deg = shot.turns_deg()
+
+    def batch(self, rng: np.random.Generator, frames: int, device: torch.device) -> Batch:
+        """Draw sets of one size.
+
+        Args:
+            rng: Decides everything.
+            frames: Of all sets together, about.
+            device: Where they go.
+        """
+        size = int(rng.choice(SET_SIZES))
+        count = max(1, frames // size)
+        extreme = self._wide and size == 2 and rng.random() < WIDE_SHARE
+        drawn = [self._extreme(rng) if extreme else self._walked(rng, size) for _ in range(count)]
+        walks = np.array([walk for walk, _ in drawn])
+        chosen = np.array([frames for _, frames in drawn])
+        return augmented(rng, gathered(self.footage, walks, chosen, device))
+
+    def _walked(self, rng: np.random.Generator, size: int) -> tuple[int, NDArray[np.intp]]:
+        """Frames of which each is turned by at most 40 degrees from the one before."""
+        walk, count = int(rng.integers(len(self.turns_deg))), self.turns_deg.shape[1]
+        turns = self.turns_deg[walk]
+        for most in [*rng.integers(1, (count - 1) // (size - 1) + 1, TRIES), 1]:
+            steps = rng.integers(1, most + 1, size - 1)
+            frames = rng.integers(count - steps.sum()) + np.r_[0, np.cumsum(steps)]
+            if turns[frames[:-1], frames[1:]].max() <= NEIGHBOURS_DEG:
+                break
+        return walk, frames[::-1] if rng.random() < 0.5 else rng.permutation(frames)
+
+    def _extreme(self, rng: np.random.Generator) -> tuple[int, NDArray[np.intp]]:
+        """Two frames that are turned by 50 to 110 degrees."""
+        low, high = EXTREME_DEG
+        while True:
+            walk = int(rng.integers(len(self.turns_deg)))
+            turns = self.turns_deg[walk]
+            pairs = np.argwhere((turns >= low) & (turns <= high))
+            if len(pairs):
+                return walk, pairs[rng.integers(len(pairs))]
+
+
+def gathered(
+    footage: Footage, walks: NDArray[np.intp], frames: NDArray[np.intp], device: torch.device
+) -> Batch:
+    """Return frames of walks as tensors.
+
+    Args:
+        footage: Of them.
+        walks: (B,).
+        frames: (B, S).
+        device: Where they go.
+    """
+    at = (walks[:, None], frames)
+    return Batch(
+        torch.from_numpy(footage.images[at]).to(device).permute(0, 1, 4, 2, 3) / 255.0,
+        torch.from_numpy(footage.depths_m[at]).to(device).float(),
+        torch.from_numpy(footage.T_world_camera[at]).to(device).float(),
+        torch.from_numpy(footage.focals[walks]).to(device).float(),
+    )
+
+
+def augmented(rng: np.random.Generator, batch: Batch) -> Batch:
+    """Return half of the batches as a mirror shows them, and every picture as bright as it comes."""
+    gains = 2.0 ** (rng.uniform(-GAIN, GAIN, (*batch.images.shape[:2], 1, 1, 1)))
+    images = (batch.images * torch.from_numpy(gains).to(batch.images)).clamp(0.0, 1.0)
+    depths_m, T = batch.depths_m, batch.T_world_camera
+    if rng.random() < 0.5:
+        mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0], device=T.device))
+        images, depths_m, T = images.flip(-1), depths_m.flip(-1), mirror @ T @ mirror
+    return Batch(images, depths_m, T, batch.focals)
