@@ -67,10 +67,10 @@ class LtxGenerator:
         self._embedded = _prompts(folder / models.PROMPTS)
         self._pipeline = _Pipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_STEPS),
-            vae=_loaded(AutoencoderKLLTXVideo, folder / "vae", precision),
+            vae=loaded(AutoencoderKLLTXVideo, folder / "vae", precision),
             text_encoder=None,
             tokenizer=None,
-            transformer=_loaded(LTXVideoTransformer3DModel, folder / "transformer", precision),
+            transformer=loaded(LTXVideoTransformer3DModel, folder / "transformer", precision),
         )
         self.model = f"ltx {_fingerprint(folder)}"
         width = self._pipeline.transformer.config.caption_channels
@@ -185,8 +185,12 @@ def embed(folder: Path, prompts: Sequence[str]) -> None:
     part.replace(path)
 
 
-def _loaded(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """Return a network of diffusers', every parameter of it from the file."""
+def loaded(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """Return a network of diffusers', every parameter of it from a local file.
+
+    Raises:
+        ModelError: It is missing, not whole, or of another make.
+    """
     if not (folder / "config.json").is_file():
         raise ModelError(f"no {kind.__name__} at {folder}")
     try:

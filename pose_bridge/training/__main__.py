@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pose_bridge.errors import BadInputError, ConfigError
+from pose_bridge.errors import PoseBridgeError
 from pose_bridge.training.ltx import LtxRecipe, LtxVaeRecipe
 from pose_bridge.training.train import Recipe, Trainer
 from pose_bridge.training.vggt import VggtRecipe
@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="stop after these, to go on another time"
     )
+    parser.add_argument("--begin", type=Path, help="folder of another run, whose state this one begins from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--vae",
@@ -56,7 +57,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     try:
-        trainer = Trainer(RECIPES[args.recipe](args.footage, args.steps, args.seed, args.vae), args.out)
+        recipe = RECIPES[args.recipe](args.footage, args.steps, args.seed, args.vae)
+        trainer = Trainer(recipe, args.out, args.begin)
 
         def stop(*_: object) -> None:
             trainer.stop = True
@@ -64,7 +66,7 @@ def main() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
         done = trainer.run(args.minutes)
-    except (BadInputError, ConfigError) as error:
+    except (PoseBridgeError, OSError) as error:
         sys.exit(str(error))
     how = "done" if done else "stopped"
     print(f"{how} at step {trainer.course.step}; {args.out / 'export'} holds the model")

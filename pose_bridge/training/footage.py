@@ -9,12 +9,14 @@ A file a house, `00012.npz`; those that lie there are not made again.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -46,6 +48,11 @@ class Footage:
     T_world_camera: Array
     focals: Array
     outward: Mask
+
+    def described(self) -> dict[str, Any]:
+        """What tells it from other footage."""
+        places = np.ascontiguousarray(self.T_world_camera)
+        return {"walks": len(self.focals), "footage": hashlib.blake2b(places, digest_size=6).hexdigest()}
 
     def turns_deg(self) -> Array:
         """Return the angles between all frames of each walk, (W, N, N)."""

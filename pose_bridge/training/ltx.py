@@ -9,7 +9,7 @@ stands beside them as tokens of its own.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from pose_bridge import models
 from pose_bridge.generators.base import PROMPTS
+from pose_bridge.generators.ltx import loaded
 from pose_bridge.training import footage
 from pose_bridge.training.footage import Footage
 from pose_bridge.training.sets import GAIN
@@ -60,6 +61,7 @@ FRAME_RATE = 25  # what the pipeline takes for granted
 END_NOISE = 0.15  # that the pipeline adds to the ends, by the noise level squared
 STILL_SHARE = 0.3  # of the batches of the autoencoder that are single pictures
 KL, EDGES = 1e-5, 0.5  # weights beside the error of the pixels
+LEVEL_SHIFT, ANYWHERE, ALL_NOISE = 0.5, 0.25, 0.1  # of noise levels: of the logit; shares
 CLIPS_AT_ONCE = {"vae": 8, "transformer": 32}
 VALIDATION_CLIPS = 64
 
@@ -84,7 +86,7 @@ class Reel:
     """
 
     def __init__(self, shot: Footage) -> None:
-        self._shot = shot
+        self.shot = shot
         turned = shot.turns_deg()
         apart = np.subtract.outer(np.arange(turned.shape[1]), np.arange(turned.shape[1])).T >= CLIP - 1
         self._ends = np.argwhere(apart & (turned <= MOST_DEG))
@@ -95,14 +97,26 @@ class Reel:
         swap = rng.random(count) < 0.5
         first, last = np.where(swap, last, first), np.where(swap, first, last)
         frames = np.linspace(first, last, CLIP, axis=1).round().astype(int)
-        images = torch.from_numpy(self._shot.images[walks[:, None], frames]).to(device)
+        images = torch.from_numpy(self.shot.images[walks[:, None], frames]).to(device)
         gains = 2.0 ** (rng.uniform(-GAIN, GAIN, (count, 1, 1, 1, 1)))
         video = (images.permute(0, 4, 1, 2, 3) / 127.5 * torch.from_numpy(gains).to(device).float()).clamp(
             max=2.0
         ) - 1.0
         if rng.random() < 0.5:
             video = video.flip(-1)
-        return Clips(video, torch.from_numpy(self._shot.outward[walks]).to(device))
+        return Clips(video, torch.from_numpy(self.shot.outward[walks]).to(device))
+
+
+class Packing(NamedTuple):
+    """What the autoencoder is asked.
+
+    Attributes:
+        video: In [-1, 1], (B, 3, N, H, W).
+        seed: Of the noise on what it packs.
+    """
+
+    video: Tensor
+    seed: int
 
 
 class Packer(nn.Module):
@@ -116,10 +130,11 @@ class Packer(nn.Module):
         super().__init__()
         self.vae = vae
 
-    def forward(self, video: Tensor) -> dict[str, Tensor]:
-        """Return by how much videos, (B, 3, N, H, W), are wrong once packed and unpacked, weighted."""
+    def forward(self, task: Packing) -> dict[str, Tensor]:
+        """Return by how much videos are wrong once packed and unpacked, by kind, weighted."""
+        video = task.video
         packed = self.vae.encode(video).latent_dist
-        again = self.vae.decode(packed.sample()).sample
+        again = self.vae.decode(packed.sample(torch.Generator(video.device).manual_seed(task.seed))).sample
         edges = sum(functional.l1_loss(again.diff(dim=axis), video.diff(dim=axis)) for axis in (-1, -2))
         return {
             "pixels": functional.l1_loss(again, video),
@@ -141,18 +156,20 @@ class LtxVaeRecipe:
         self.plan = Plan(steps=steps, seed=seed, weight_decay=0.0, learning_rate=1e-3)
         self._reel, self._unseen = (Reel(footage.read(folder / name)) for name in ("train", "validation"))
 
+    def described(self) -> dict[str, Any]:
+        """See `train.Recipe`."""
+        return {"recipe": "ltx-mini-vae", "kl": KL, "edges": EDGES, **self._reel.shot.described()}
+
     def module(self) -> nn.Module:
         """See `train.Recipe`."""
         return Packer(AutoencoderKLLTXVideo(**VAE))
 
-    def batch(self, rng: np.random.Generator, device: torch.device) -> Tensor:
+    def batch(self, rng: np.random.Generator, device: torch.device) -> Packing:
         """See `train.Recipe`."""
-        frames = self._reel.clips(rng, CLIPS_AT_ONCE["vae"], device).frames
-        return (
-            frames.transpose(1, 2).reshape(-1, 3, 1, *frames.shape[3:])
-            if rng.random() < STILL_SHARE
-            else frames
-        )
+        video = self._reel.clips(rng, CLIPS_AT_ONCE["vae"], device).frames
+        if rng.random() < STILL_SHARE:
+            video = video.transpose(1, 2).reshape(-1, 3, 1, *video.shape[3:])
+        return Packing(video, int(rng.integers(2**62)))
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         """By how many grey values pictures are off: of videos, single ones, the last of a video."""
@@ -244,7 +261,7 @@ def task(vae: AutoencoderKLLTXVideo, clips: Clips, rng: np.random.Generator) -> 
     video = torch.cat((first, video[:, :, 1:]), dim=2)
     clean = torch.cat((pack(last), pack(video)), dim=1)
     noise = torch.randn(clean.shape, generator=generator, device=device)
-    level = torch.sigmoid(torch.randn(count, 1, 1, generator=generator, device=device))
+    level = _levels(count, generator, device)[:, None, None]
     each = video.shape[3] * video.shape[4]
     wanted = torch.ones(clean.shape[:2], dtype=torch.bool, device=device)
     wanted[:, : 2 * each] = False
@@ -258,6 +275,15 @@ def task(vae: AutoencoderKLLTXVideo, clips: Clips, rng: np.random.Generator) -> 
         noise - clean,
         wanted,
     )
+
+
+def _levels(count: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """Noise levels, (count,): most in the middle, some anywhere, some all noise, as where the pipeline begins."""
+    middle = torch.sigmoid(torch.randn(count, generator=generator, device=device) + LEVEL_SHIFT)
+    anywhere = torch.rand(count, generator=generator, device=device)
+    which = torch.rand(count, generator=generator, device=device)
+    level = torch.where(which < ANYWHERE, anywhere, middle)
+    return torch.where(which > 1.0 - ALL_NOISE, 1.0, level)
 
 
 def embedded(device: torch.device) -> Tensor:
@@ -295,9 +321,15 @@ class LtxRecipe:
     def __init__(self, folder: Path, steps: int, seed: int, vae: Path) -> None:
         self.plan = Plan(steps=steps, seed=seed, weight_decay=0.01, learning_rate=1e-3)
         self._reel, self._unseen = (Reel(footage.read(folder / name)) for name in ("train", "validation"))
-        self._vae = (
-            AutoencoderKLLTXVideo.from_pretrained(vae, torch_dtype=torch.float32).eval().requires_grad_(False)
-        )
+        self._vae = loaded(AutoencoderKLLTXVideo, vae, torch.float32)
+
+    def described(self) -> dict[str, Any]:
+        """See `train.Recipe`."""
+        return {
+            "recipe": "ltx-mini",
+            "levels": [LEVEL_SHIFT, ANYWHERE, ALL_NOISE],
+            **self._reel.shot.described(),
+        }
 
     def module(self) -> nn.Module:
         """See `train.Recipe`."""

@@ -72,7 +72,8 @@ class Sets:
             frames = rng.integers(count - steps.sum()) + np.r_[0, np.cumsum(steps)]
             if turns[frames[:-1], frames[1:]].max() <= NEIGHBOURS_DEG:
                 break
-        return walk, frames[::-1] if rng.random() < 0.5 else rng.permutation(frames)
+        order = rng.integers(4)  # forwards, backwards, or any
+        return walk, (frames, frames[::-1])[order] if order < 2 else rng.permutation(frames)
 
     def _extreme(self, rng: np.random.Generator) -> tuple[int, NDArray[np.intp]]:
         """Two frames that are turned by 50 to 110 degrees."""

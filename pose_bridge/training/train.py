@@ -8,10 +8,12 @@ TensorBoard reads its folder.
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,13 +22,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import nn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pose_bridge.errors import BadInputError, ConfigError
 
-STATE = "state"
+STATE, EXPORT, RUN = "state", "export", "run.json"
 HOPELESS = 20  # steps in a row whose gradient is no number
 LOGGED = 50  # steps between two lines of the log
 
@@ -75,6 +77,10 @@ class Recipe(Protocol):
 
     plan: Plan
 
+    def described(self) -> dict[str, Any]:
+        """What a state must have been taught by to go on with it."""
+        ...
+
     def module(self) -> nn.Module:
         """Return what learns; called with a batch it returns its losses by name, to be added."""
         ...
@@ -120,22 +126,21 @@ class Trainer:
     Attributes:
         recipe: What is learned.
         folder: For its states, its log and what it exports.
+        begin: Folder of another run whose state it begins from, its own being none yet; None for the start.
         stop: Set it, and the run saves its state and ends after the step.
     """
 
     recipe: Recipe
     folder: Path
+    begin: Path | None = None
     stop: bool = False
     course: Course = field(default_factory=Course)
 
     def __post_init__(self) -> None:
-        on_gpu = torch.cuda.is_available()
+        torch.set_float32_matmul_precision("high")
         set_seed(self.recipe.plan.seed)
         self._accelerator = Accelerator(
-            cpu=not on_gpu,
-            mixed_precision="bf16" if on_gpu else "no",
-            log_with="tensorboard",
-            project_dir=self.folder,
+            cpu=not torch.cuda.is_available(), log_with="tensorboard", project_dir=self.folder
         )
         plan, module = self.recipe.plan, self.recipe.module()
         optimizer = torch.optim.AdamW(
@@ -156,83 +161,108 @@ class Trainer:
             Whether the plan is done.
 
         Raises:
-            BadInputError: The saved state is of another recipe.
+            BadInputError: The saved state is of another recipe, or of other footage.
             ConfigError: Gradients are no numbers any more.
         """
         plan, course = self.recipe.plan, self.course
         self._resume()
         start_s = saved_s = time.monotonic()
-        before_s, recent = course.seconds, list[dict[str, float]]()
+        before_s, recent, ends = course.seconds, list[dict[str, Tensor]](), False
         with self._progress() as progress:
             task = progress.add_task("training", total=plan.steps, completed=course.step)
-            while course.step < plan.steps and not self.stop and time.monotonic() - start_s < 60.0 * minutes:
+            while course.step < plan.steps and not ends:
                 recent.append(self._step())
-                course.seconds = before_s + time.monotonic() - start_s
+                now_s = time.monotonic()
+                course.seconds = before_s + now_s - start_s
                 course.step += 1
                 if course.step % LOGGED == 0:
-                    mean = {name: sum(one[name] for one in recent) / len(recent) for name in recent[0]}
-                    text = " ".join(f"{name} {value:.3f}" for name, value in mean.items())
-                    progress.update(task, completed=course.step, description=text)
-                    self._accelerator.log(mean, step=course.step)
+                    self._log(recent, progress, task)
                     recent.clear()
                 if course.step % plan.validate == 0 or course.step == plan.steps:
                     self._validate(progress)
-                if time.monotonic() - saved_s > plan.save_s:
+                ends = self._anybody(self.stop or now_s - start_s >= 60.0 * minutes)
+                if not ends and self._anybody(now_s - saved_s > plan.save_s):
                     self._save()
                     saved_s = time.monotonic()
         self._save()
         self._accelerator.end_training()
         return course.step >= plan.steps
 
-    def _step(self) -> dict[str, float]:
+    def _step(self) -> dict[str, Tensor]:
         """Learn once, and return the losses."""
         plan, course, accelerator = self.recipe.plan, self.course, self._accelerator
         rng = np.random.default_rng([plan.seed, course.step, accelerator.process_index])
         for group in self._optimizer.param_groups:
             group["lr"] = plan.rate(course.step)
-        losses = self._module(self.recipe.batch(rng, accelerator.device))
+        losses: dict[str, Tensor] = self._module(self.recipe.batch(rng, accelerator.device))
         accelerator.backward(sum(losses.values()))
-        norm = float(accelerator.clip_grad_norm_(self._module.parameters(), plan.clip))
-        if math.isfinite(norm):
+        norm = accelerator.clip_grad_norm_(self._module.parameters(), plan.clip)
+        sound = bool(norm.isfinite())
+        if sound:
             self._optimizer.step()
             self._average.update_parameters(accelerator.unwrap_model(self._module))
-        self._odd = 0 if math.isfinite(norm) else self._odd + 1
+        self._odd = 0 if sound else self._odd + 1
         self._optimizer.zero_grad()
         if self._odd == HOPELESS:
             raise ConfigError(f"{HOPELESS} gradients in a row are no numbers; try a smaller learning rate")
-        return {name: float(value.detach()) for name, value in losses.items()} | {"gradient": norm}
+        return {name: value.detach() for name, value in losses.items()} | {"gradient": norm.detach()}
+
+    def _log(self, recent: Sequence[dict[str, Tensor]], progress: Progress, task: TaskID) -> None:
+        mean = {name: float(torch.stack([one[name] for one in recent]).mean()) for name in recent[0]}
+        text = " ".join(f"{name} {value:.3f}" for name, value in mean.items())
+        progress.update(task, completed=self.course.step, description=text)
+        self._accelerator.log(mean, step=self.course.step)
 
     def _validate(self, progress: Progress) -> None:
-        if not self._accelerator.is_main_process:
-            return
-        with torch.inference_mode():
-            found = self.recipe.validate(self._average.module.eval())
-        self._accelerator.log(
-            {f"validation/{name}": value for name, value in found.items()}, step=self.course.step
-        )
-        text = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
-        progress.console.print(f"step {self.course.step} after {self.course.seconds / 60:.0f} min: {text}")
+        if self._accelerator.is_main_process:
+            with torch.inference_mode():
+                found = self.recipe.validate(self._average.module.eval())
+            step = self.course.step
+            self._accelerator.log({f"validation/{name}": value for name, value in found.items()}, step=step)
+            text = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
+            progress.console.print(f"step {step} after {self.course.seconds / 60:.0f} min: {text}")
+
+    def _anybody(self, wishes: bool) -> bool:
+        """Whether any of the processes wishes it: all have to do it together."""
+        if self._accelerator.num_processes == 1:
+            return wishes
+        wish = torch.tensor(float(wishes), device=self._accelerator.device)
+        return float(self._accelerator.reduce(wish, "sum")) > 0.0
 
     def _save(self) -> None:
         """Write the state, whole or not at all, and what the average is worth beside it."""
-        state, new, old = (self.folder / name for name in (STATE, f"{STATE}.new", f"{STATE}.old"))
-        self._accelerator.save_state(str(new))
+        self._accelerator.save_state(str(self.folder / f"{STATE}.new"))
+        self._accelerator.wait_for_everyone()  # until the others' parts are there too
         if self._accelerator.is_main_process:
-            shutil.rmtree(old, ignore_errors=True)
-            if state.exists():
-                state.rename(old)
-            new.rename(state)
-            shutil.rmtree(old, ignore_errors=True)
-            self.recipe.export(self._average.module, self.folder / "export")
+            (self.folder / f"{STATE}.new" / RUN).write_text(json.dumps(self._described(), indent=1) + "\n")
+            _put_in_place(self.folder / STATE)
+            shutil.rmtree(self.folder / f"{EXPORT}.new", ignore_errors=True)
+            self.recipe.export(self._average.module, self.folder / f"{EXPORT}.new")
+            _put_in_place(self.folder / EXPORT)
         self._accelerator.wait_for_everyone()
 
+    def _described(self) -> dict[str, Any]:
+        """What a state is of: another number of steps goes on with it, anything else does not."""
+        plan = {name: value for name, value in asdict(self.recipe.plan).items() if name != "steps"}
+        described = {
+            **self.recipe.described(),
+            "plan": plan,
+            "processes": self._accelerator.num_processes,
+        }
+        return dict(json.loads(json.dumps(described)))
+
     def _resume(self) -> None:
-        state = self.folder / STATE
-        if not state.exists() and (self.folder / f"{STATE}.old").exists():
-            state = self.folder / f"{STATE}.old"  # killed between two names
-        if not state.exists():
+        own = _found(self.folder)
+        state = own if own is not None or self.begin is None else _found(self.begin)
+        if state is None:
+            if self.begin is not None:
+                raise BadInputError(f"{self.begin} holds no state to begin from")
             return
         try:
+            known = json.loads((state / RUN).read_text())
+            other = [name for name, value in self._described().items() if known.get(name) != value]
+            if other and own is not None:
+                raise BadInputError(f"{state} is of another run ({', '.join(other)}); choose another --out")
             self._accelerator.load_state(str(state))
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise BadInputError(
@@ -241,7 +271,20 @@ class Trainer:
 
     def _progress(self) -> Progress:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        quiet = not self._accelerator.is_main_process
-        return Progress(
-            *columns, console=Console(stderr=True, highlight=False, quiet=quiet), refresh_per_second=1
-        )
+        console = Console(stderr=True, highlight=False, quiet=not self._accelerator.is_main_process)
+        return Progress(*columns, console=console, refresh_per_second=1)
+
+
+def _put_in_place(folder: Path) -> None:
+    """Give `folder`.new its name; at any moment one of the names holds all of it."""
+    new, old = folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _found(folder: Path) -> Path | None:
+    """The last whole state of a run, also where it was killed between two names."""
+    return next((path for name in (STATE, f"{STATE}.old") if (path := folder / name).is_dir()), None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a network should say of a set of views: cameras, depth, points and matches, from what rendering knows."""
+"""What a network should say of a set of views, from what rendering knows: cameras, depth, points, matches."""
 
 from __future__ import annotations
 
@@ -32,43 +32,41 @@ class Truth(NamedTuple):
 
 
 def truth(batch: Batch, patch_px: int) -> Truth:
-    """Work out what a network should say."""
+    """Work out what a network should say; in double precision, whatever the network computes in."""
     height, width = batch.images.shape[-2:]
-    focal_px = batch.focals * max(height, width)
-    T_camera_first = torch.linalg.inv(batch.T_world_camera) @ batch.T_world_camera[:, :1]
-    middles = [
+    focal_px, depths_m = batch.focals.double() * max(height, width), batch.depths_m.double()
+    T_world_camera = batch.T_world_camera.double()
+    T_camera_first = torch.linalg.inv(T_world_camera) @ T_world_camera[:, :1]
+    middles = (
         torch.arange(patch_px // 2, side, patch_px, device=batch.images.device) for side in (height, width)
-    ]
-    rows, columns = (grid.flatten() for grid in torch.meshgrid(*middles, indexing="ij"))
-    z = batch.depths_m[..., rows, columns]
-    x, y = columns + 0.5 - width / 2, rows + 0.5 - height / 2
-    rays = (
-        torch.stack([x, y, torch.ones_like(x)], dim=-1)
-        / torch.stack([focal_px, focal_px, torch.ones_like(focal_px)], dim=-1)[:, None, None]
     )
-    seen = z[..., None] * rays
-    points = _moved(torch.linalg.inv(T_camera_first), seen)
+    rows, columns = (grid.flatten() for grid in torch.meshgrid(*middles, indexing="ij"))
+    z = depths_m[..., rows, columns]
+    rays = torch.stack(
+        [
+            (columns + 0.5 - width / 2) / focal_px[:, None],
+            (rows + 0.5 - height / 2) / focal_px[:, None],
+            torch.ones_like(z[:, 0]),
+        ],
+        dim=-1,
+    )
+    points = _moved(torch.linalg.inv(T_camera_first), z[..., None] * rays[:, None])
     unit = torch.nanmean(points.norm(dim=-1).flatten(1), dim=1)
-    other = torch.roll(T_camera_first, -1, dims=1)
-    in_other = _patches_of(_moved(other, points), torch.roll(batch.depths_m, -1, dims=1), focal_px, patch_px)
+    following = _moved(torch.roll(T_camera_first, -1, dims=1), points)
+    angles = [2.0 * torch.atan(side / 2.0 / focal_px) for side in (height, width)]
     encoding = torch.cat(
         (
             T_camera_first[..., :3, 3] / unit[:, None, None],
             _quaternions(T_camera_first[..., :3, :3]),
-            (2.0 * torch.atan2(height / 2.0 * torch.ones_like(focal_px), focal_px))[:, None, None].expand(
-                *z.shape[:2], 1
-            ),
-            (2.0 * torch.atan2(width / 2.0 * torch.ones_like(focal_px), focal_px))[:, None, None].expand(
-                *z.shape[:2], 1
-            ),
+            torch.stack(angles, dim=-1)[:, None].expand(-1, z.shape[1], -1),
         ),
         dim=-1,
     )
     return Truth(
-        encoding,
-        batch.depths_m / unit[:, None, None, None],
-        points / unit[:, None, None, None],
-        in_other,
+        encoding.float(),
+        (depths_m / unit[:, None, None, None]).float(),
+        (points / unit[:, None, None, None]).float(),
+        _patches_of(following, torch.roll(depths_m, -1, dims=1), focal_px, patch_px),
     )
 
 

@@ -8,7 +8,9 @@ most. `vggt-mini-wide` also sees pairs of 50 to 110 degrees, as many as others, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,6 +83,8 @@ class Taught(nn.Module):
 
     def _look(self, attention: Attention, given: tuple[Tensor, Rotation], _: Tensor) -> None:
         """Keep how likely a head is to look from each token at each other one, logarithms, (B, N, N)."""
+        if not self.training:
+            return
         tokens, rotation = given
         q, k, _ = attention.qkv(tokens).unflatten(-1, (3, attention.heads, -1)).unbind(-3)
         q, k = (
@@ -107,7 +111,7 @@ class Taught(nn.Module):
         said = self.points(last[:, :, first:].float())
         losses = {
             "camera": _camera_loss(encodings, known.encoding),
-            "points": _known_mean((said - known.points).norm(dim=-1)),
+            "points": _known_mean(lambda said, wanted: (said - wanted).norm(dim=-1), said, known.points),
             "depth": _depth_loss(depth, confidence, known.depth[:some].flatten(0, 1)),
             "match": 0.5
             * (
@@ -131,13 +135,20 @@ def _camera_loss(encodings: list[Tensor], wanted: Tensor) -> Tensor:
 
 
 def _depth_loss(depth: Tensor, confidence: Tensor, wanted: Tensor) -> Tensor:
-    return _known_mean(confidence * (depth - wanted).abs() - DOUBT * confidence.log())
+    """Of what is sure the more, and sureness has its price where it is lacking."""
+
+    def wrong(depth: Tensor, wanted: Tensor) -> Tensor:
+        return confidence * (depth - wanted).abs() - DOUBT * confidence.log()
+
+    return _known_mean(wrong, depth, wanted)
 
 
-def _known_mean(values: Tensor) -> Tensor:
-    """Of those that are numbers."""
-    known = values.isfinite()
-    return torch.where(known, values, 0.0).sum() / known.sum().clamp_min(1)
+def _known_mean(wrong: Callable[[Tensor, Tensor], Tensor], said: Tensor, wanted: Tensor) -> Tensor:
+    """The mean where it is known what is wanted; the rest must not reach the gradient either."""
+    known = wanted.isfinite()
+    values = wrong(said, torch.where(known, wanted, 0.0))
+    counted = known if values.shape == known.shape else known.all(dim=-1)
+    return torch.where(counted, values, 0.0).sum() / counted.sum().clamp_min(1)
 
 
 def _match_loss(features: Tensor, in_other: Tensor) -> Tensor:
@@ -159,7 +170,8 @@ def _look_loss(likely: Tensor, in_other: Tensor, first: int) -> Tensor:
     by_frame = likely.view(sets, frames, likely.shape[1] // frames, frames, -1)[:, :, first:, :, first:]
     following = torch.stack([by_frame[:, own, :, (own + 1) % frames] for own in range(frames)], dim=1)
     chosen = following.gather(-1, in_other.clamp_min(0)[..., None])[..., 0]
-    return _known_mean(torch.where(in_other >= 0, -chosen, torch.nan))
+    seen = in_other >= 0
+    return -torch.where(seen, chosen, 0.0).sum() / seen.sum().clamp_min(1)
 
 
 def fresh(size: Architecture = MINI) -> Vggt:
@@ -187,9 +199,18 @@ class VggtRecipe:
     """
 
     def __init__(self, folder: Path, steps: int, seed: int, *, wide: bool) -> None:
-        self.plan = Plan(steps=steps, seed=seed)
+        self.plan, self._wide = Plan(steps=steps, seed=seed), wide
         self._sets = Sets(footage.read(folder / "train"), wide=wide)
         self._unseen = Sets(footage.read(folder / "validation"), wide=True)
+
+    def described(self) -> dict[str, Any]:
+        """See `train.Recipe`."""
+        taught = {"weights": WEIGHTS, "rotation": ROTATION, "frames": FRAMES_AT_ONCE}
+        return {
+            "recipe": "vggt-mini-wide" if self._wide else "vggt-mini",
+            **taught,
+            **self._sets.footage.described(),
+        }
 
     def module(self) -> nn.Module:
         """See `train.Recipe`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,10 +43,21 @@ class Adder(nn.Module):
 class Adding:
     """Learns to add; `spoilt` are steps whose numbers are none."""
 
-    def __init__(self, steps: int = 60, width: int = 4, spoilt: range = range(0)) -> None:
-        self.plan = Plan(steps=steps, learning_rate=0.05, warmup=5, average=0.9, validate=20, save_s=1e9)
+    def __init__(
+        self,
+        steps: int = 60,
+        width: int = 4,
+        spoilt: range = range(0),
+        name: str = "adding",
+        save_s: float = 1e9,
+    ) -> None:
+        self.plan = Plan(steps=steps, learning_rate=0.05, warmup=5, average=0.9, validate=20, save_s=save_s)
+        self.name = name
         self.asked: list[int] = []
         self._width, self._spoilt = width, spoilt
+
+    def described(self) -> dict[str, object]:
+        return {"recipe": self.name}
 
     def module(self) -> nn.Module:
         return Adder(self._width)
@@ -140,6 +152,36 @@ def test_the_state_of_something_else_is_refused(tmp_path: Path) -> None:
     Trainer(Adding(), tmp_path).run()
     with pytest.raises(BadInputError, match="another --out"):
         Trainer(Adding(steps=100, width=5), tmp_path).run()
+    with pytest.raises(BadInputError, match=r"another run \(recipe\)"):
+        Trainer(Adding(steps=100, name="subtracting"), tmp_path).run()
+    with pytest.raises(BadInputError, match=r"another run \(plan\)"):
+        Trainer(Adding(steps=100, save_s=5.0), tmp_path).run()
+
+
+def test_a_run_begins_from_another_ones_state(tmp_path: Path) -> None:
+    """Told to, with another recipe even; once it has a state of its own, that counts."""
+    Trainer(Adding(), tmp_path / "first").run()
+    second = Trainer(Adding(steps=70, name="more"), tmp_path / "second", tmp_path / "first")
+    assert second.run()
+    assert len(second.recipe.asked) == 10
+    assert Trainer(Adding(steps=70, name="more"), tmp_path / "second", tmp_path / "first").run()
+    with pytest.raises(BadInputError, match="no state to begin from"):
+        Trainer(Adding(), tmp_path / "third", tmp_path / "nowhere").run()
+
+
+def test_a_state_is_always_there_once_it_was(tmp_path: Path) -> None:
+    """Killed after any step of putting a new one in its place, there is a whole one."""
+    trainer = Trainer(Adding(), tmp_path)
+    trainer.run()
+    for left in ((STATE, f"{STATE}.new"), (f"{STATE}.old", f"{STATE}.new")):
+        folder = tmp_path / "-".join(left)
+        folder.mkdir()
+        for name in left:
+            shutil.copytree(tmp_path / STATE, folder / name)
+        again = Trainer(Adding(steps=61), folder)
+        assert again.run()
+        assert len(again.recipe.asked) == 1
+        assert [path.name for path in folder.glob(f"{STATE}*")] == [STATE]
 
 
 def test_the_learning_rate_rises_stays_and_falls() -> None:
