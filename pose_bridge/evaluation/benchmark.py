@@ -24,15 +24,17 @@ import numpy as np
 
 from pose_bridge.errors import BadInputError
 from pose_bridge.estimators.base import Array
-from pose_bridge.evaluation.datasets.base import Dataset
+from pose_bridge.evaluation.datasets.base import Dataset, Scene
 from pose_bridge.evaluation.datasets.pairs import Pair, PairList, pair_of
 from pose_bridge.evaluation.methods import Panel, Said
 from pose_bridge.evaluation.metrics import Estimated
+from pose_bridge.geometry import rotations
 
 log = logging.getLogger(__name__)
 
 RUN = "run.json"
 SCENES_KEPT = 4
+REDRAWN_DEG = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +146,8 @@ def answer(
         share: Which process of how many this is: it asks about each so manieth pair.
 
     Raises:
-        BadInputError: A scene cannot be read, or another process writes there; a photograph that cannot be
+        BadInputError: A scene cannot be read, or is another one than when the pairs were drawn, or another
+            process writes there; a photograph that cannot be
             read is an answer that is missing.
     """
     scene = lru_cache(SCENES_KEPT)(dataset.scene)
@@ -155,7 +158,7 @@ def answer(
         for pair in waiting(pairs, folder, share):
             here = scene(pair.scene)
             there = here if pair.target_scene is None else scene(pair.target_scene)
-            T_true = here.T_reference_target(pair.reference, pair.target) if there is here else None
+            T_true = _truth(here, pair) if there is here else None
             try:
                 asked = panel.read(here, there, pair, seed)
             except BadInputError as error:
@@ -167,6 +170,20 @@ def answer(
             file.flush()
             os.fsync(file.fileno())
             yield row
+
+
+def _truth(scene: Scene, pair: Pair) -> Array:
+    """T_reference_target, (4, 4).
+
+    Raises:
+        BadInputError: It is another one than when the pair was drawn.
+    """
+    T = scene.T_reference_target(pair.reference, pair.target)
+    R = rotations.nearest_rotation(T[:3, :3])
+    off_deg = abs(np.degrees(rotations.rotation_angle_rad(R)) - (pair.rotation_deg or 0.0))
+    if pair.rotation_deg is not None and off_deg > REDRAWN_DEG:
+        raise BadInputError(f"{pair.id}: its poses are not those it was drawn by; draw the pairs anew")
+    return T
 
 
 def waiting(pairs: PairList, folder: Path, share: tuple[int, int] = (0, 1)) -> list[Pair]:

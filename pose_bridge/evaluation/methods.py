@@ -27,7 +27,7 @@ from pose_bridge import generated
 from pose_bridge.bridge import Bridge
 from pose_bridge.config import Config
 from pose_bridge.control import Control
-from pose_bridge.errors import BadInputError, ConfigError, NoEstimateError, OutOfMemoryError
+from pose_bridge.errors import BadInputError, BudgetSpentError, ConfigError, NoEstimateError, OutOfMemoryError
 from pose_bridge.estimators.base import Array
 from pose_bridge.evaluation import metrics
 from pose_bridge.evaluation.datasets.base import Scene
@@ -182,7 +182,11 @@ class Panel:
     def _by_rung(self, question: Question) -> Said:
         models, control = self._models, Control()
         assert models is not None
-        answer = GeneratedRung(self._config, lambda _: models).answer(question, control)
+        control.start(self._config.bridge.budget_s)
+        try:
+            answer = GeneratedRung(self._config, lambda _: models).answer(question, control)
+        except BudgetSpentError as error:
+            return Said(None, why=str(error), seconds=control.elapsed_s)
         return _of_answer(replace(answer, elapsed_s=control.elapsed_s))
 
     def _by_network(self, question: Question, between: Sequence[View]) -> Said:

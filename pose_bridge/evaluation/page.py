@@ -98,10 +98,14 @@ def _other_places(numbers: dict[str, Any]) -> list[str]:
     found = {name: one for name, one in numbers["other_places"].items() if one}
     if not found:
         return []
-    names = ("pairs", "accepted", "hypotheses", "recall", "recall at 0.1 %", "score at 0.1 %")
+    names = ("pairs", "places", "accepted", "places with one", "hypotheses", "recall", "recall at 0.1 %")
     rows = {name: [_plain(one.get(name)) for one in found.values()] for name in names}
-    limits = [" to ".join(_plain(limit) for limit in one["accepted, interval95"]) for one in found.values()]
-    rows = {**rows, "share accepted, 95 %": limits}
+    for text, key in (("share accepted, 95 %", "accepted"), ("recall, 95 %", "recall")):
+        limits = [one[f"{key}, interval95"] for one in found.values()]
+        rows[text] = [" to ".join(map(_plain, both)) for both in limits]
+    for kind in next(iter(found.values()))["accepted by kind"]:
+        shares = [one["accepted by kind"].get(kind, [0, 0]) for one in found.values()]
+        rows[f"accepted, {kind}"] = [f"{accepted} of {asked}" for accepted, asked in shares]
     text = (
         "Pairs whose target is of another place. Recall: of the pairs of one place, at the threshold of the "
         "settings, and at the one that accepts at most 0.1 % of these."

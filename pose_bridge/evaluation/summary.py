@@ -38,7 +38,7 @@ class Column:
         answered: Which pairs have one, (N,).
         guessed: Which of them are hypotheses, (N,).
         right: Which answers are correct in the sense of docs/method.md, (N,).
-        scores: (N,), -inf without an answer; None if the method ranks none.
+        scores: (N,), -inf without an answer and of hypotheses; None if the method ranks none.
         seconds: It took, (N,).
         drawn_px: Map-free's error in the picture, (N,), NaN without metres.
     """
@@ -71,10 +71,11 @@ def column(rows: Sequence[Row], name: str) -> Column:
     answered = np.array([one is not None for one in estimated], bool)
     said = [row.said.get(name) for row in rows]
     scores = np.array([-np.inf if one is None or one.score is None else one.score for one in said])
-    scores = np.where(answered, scores, -np.inf)
-    ranks = bool(answered.any()) and bool(np.isfinite(scores[answered]).all())
-    seconds = np.array([math.nan if one is None else one.seconds for one in said])
     guessed = np.array([one is not None and one.hypothesis for one in said], bool) & answered
+    accepted = answered & ~guessed
+    scores = np.where(accepted, scores, -np.inf)
+    ranks = bool(accepted.any()) and bool(np.isfinite(scores[accepted]).all())
+    seconds = np.array([math.nan if one is None else one.seconds for one in said])
     drawn_px = [math.nan if one is None or one.drawn_px is None else one.drawn_px for one in said]
     return Column(
         name=name,
@@ -141,16 +142,18 @@ def summary(rows: Sequence[Row], methods: Sequence[str], seed: int = 0) -> dict[
         "by_gap_deg": _by_gap(rows, columns),
         "by_kind": _by_kind(rows, columns),
         "decisions": {one.name: _decisions(one, groups, seed) for one in columns if one.scores is not None},
-        "other_places": {one.name: _other_places(one, strangers) for one in columns if one.name in BRIDGE},
+        "other_places": {
+            one.name: _other_places(one, strangers, groups, seed) for one in columns if one.name in BRIDGE
+        },
         "hypotheses": {one.name: _hypotheses(one) for one in columns if one.name in GUESSING},
     }
 
 
 def _groups(rows: Sequence[Row]) -> tuple[str, list[str]]:
-    """What pairs have in common and are drawn anew together by: the scene; where these are few, a view."""
-    scenes = [row.pair.scene for row in rows]
-    if len(set(scenes)) >= FEWEST_SCENES:
-        return "scene", scenes
+    """What pairs have in common and are drawn anew by: place or scene; where these are few, a view."""
+    places = [row.pair.place or row.pair.scene for row in rows]
+    if len(set(places)) >= FEWEST_SCENES:
+        return "place" if any(row.pair.place for row in rows) else "scene", places
     return "reference view", [f"{row.pair.scene}: {row.pair.reference}" for row in rows]
 
 
@@ -167,11 +170,13 @@ def _numbers(one: Column, groups: Sequence[str], seed: int) -> dict[str, Any]:
     return found
 
 
-def _interval(name: str, value: float, errors: Array, groups: Sequence[str], seed: int) -> intervals.Interval:
+def _interval(
+    name: str, value: float, errors: Array, groups: Sequence[str], seed: int, of: Statistic | None = None
+) -> intervals.Interval:
     """By groups; of a rate no narrower than if every pair were a group of its own: all of few is not sure."""
     if math.isnan(value) or len(set(groups)) < 2:
         return math.nan, math.nan
-    low, high = intervals.bootstrap(errors, groups, STATISTICS[name], seed)
+    low, high = intervals.bootstrap(errors, groups, of or STATISTICS[name], seed)
     if name in COUNTED:
         by_count = intervals.rate(round(value * len(errors)), len(errors))
         low, high = min(low, by_count[0]), max(high, by_count[1])
@@ -253,23 +258,39 @@ def _by_part(parts: Mapping[str, Mask], columns: Sequence[Column]) -> dict[str, 
     }
 
 
-def _other_places(one: Column, strangers: Sequence[Row]) -> dict[str, Any]:
+def _other_places(one: Column, strangers: Sequence[Row], groups: Sequence[str], seed: int) -> dict[str, Any]:
     """How often a target of another place is taken for one of this, beside how many true ones are found."""
-    asked = [row.said[one.name] for row in strangers if one.name in row.said]
+    asked = [(row, row.said[one.name]) for row in strangers if one.name in row.said]
     if not asked:
         return {}
-    accepted = [said for said in asked if said.T_reference_target is not None and not said.hypothesis]
+    accepted = [
+        (row, said) for row, said in asked if said.T_reference_target is not None and not said.hypothesis
+    ]
+    found_right = one.right & ~one.guessed
     found: dict[str, Any] = {
         "pairs": len(asked),
+        "unreadable": sum(bool(row.error) for row in strangers),
+        "places": len({row.pair.place or row.pair.scene for row, _ in asked}),
         "accepted": len(accepted),
         "accepted, interval95": list(intervals.rate(len(accepted), len(asked))),
-        "hypotheses": sum(said.hypothesis for said in asked),
-        "recall": float(one.right.mean()) if len(one.right) else math.nan,
+        "places with one": len({row.pair.place or row.pair.scene for row, _ in accepted}),
+        "hypotheses": sum(said.hypothesis for _, said in asked),
+        "accepted by kind": {
+            kind: [sum(row.pair.kind == kind for row, _ in some) for some in (accepted, asked)]
+            for kind in sorted({row.pair.kind for row, _ in asked})
+        },
+        "recall": float(found_right.mean()),
+        "recall, interval95": list(
+            _interval("R@5", float(found_right.mean()), found_right.astype(np.float64), groups, seed, np.mean)
+        ),
     }
     if one.scores is not None:
-        scores = [-math.inf if said.score is None or said not in accepted else said.score for said in asked]
+        chosen = {id(said) for _, said in accepted}
+        scores = [
+            said.score if said.score is not None and id(said) in chosen else -math.inf for _, said in asked
+        ]
         recall, threshold = decisions.recall_at_false_positive_rate(
-            one.scores, one.right, scores, FALSE_POSITIVE_RATE
+            one.scores, found_right, scores, FALSE_POSITIVE_RATE
         )
         found |= {"recall at 0.1 %": recall, "score at 0.1 %": threshold}
     return found
@@ -289,7 +310,8 @@ def _hypotheses(one: Column) -> dict[str, Any]:
 def _decisions(one: Column, groups: Sequence[str], seed: int) -> dict[str, Any]:
     """What a ranking is worth; pairs without an answer are ranked last, and none of them is accepted."""
     assert one.scores is not None
-    right, answered = int(one.right.sum()), int(one.answered.sum())
+    accepted = one.answered & ~one.guessed
+    right, answered = int((one.right & accepted).sum()), int(accepted.sum())
     wrong = answered - right
     found: dict[str, Any] = {
         "accepted": answered,

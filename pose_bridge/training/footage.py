@@ -51,8 +51,11 @@ class Footage:
 
     def described(self) -> dict[str, Any]:
         """What tells it from other footage."""
-        places = np.ascontiguousarray(self.T_world_camera)
-        return {"walks": len(self.focals), "footage": hashlib.blake2b(places, digest_size=6).hexdigest()}
+        places = self.T_world_camera
+        return {
+            "walks": len(self.focals),
+            "footage": hashlib.blake2b(places.tobytes(), digest_size=6).hexdigest(),
+        }
 
     def turns_deg(self) -> Array:
         """Return the angles between all frames of each walk, (W, N, N)."""

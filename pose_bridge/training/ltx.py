@@ -278,7 +278,7 @@ def task(vae: AutoencoderKLLTXVideo, clips: Clips, rng: np.random.Generator) -> 
 
 
 def _levels(count: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Noise levels, (count,): most in the middle, some anywhere, some all noise, as where the pipeline begins."""
+    """Noise levels, (count,): most in the middle, some anywhere, some all noise: the pipeline begins so."""
     middle = torch.sigmoid(torch.randn(count, generator=generator, device=device) + LEVEL_SHIFT)
     anywhere = torch.rand(count, generator=generator, device=device)
     which = torch.rand(count, generator=generator, device=device)

@@ -48,6 +48,9 @@ class Walks:
     def elsewhere(self, name: str) -> list[str]:
         return [other for other in SCENES if other != name]
 
+    def alike(self, name: str, other: str) -> list[tuple[str, str]]:
+        return []
+
 
 RULE = PairRule(yaw_deg=(25.0, 95.0), count=60)
 PAIRS = PairList(dataset="walks:here", rule=RULE, pairs=tuple(draw(Walks(), RULE)))
@@ -278,6 +281,9 @@ def test_targets_of_other_places(rows: list[Row], tmp_path: Path) -> None:
     assert (found["pairs"], found["accepted"], found["hypotheses"]) == (40, 2, 0)
     assert found["accepted, interval95"][0] < 0.05 < found["accepted, interval95"][1]
     assert found["recall"] == pytest.approx(both["methods"]["direct"]["right"] / 60)
+    assert found["accepted by kind"] == {"anything": [2, 40]}
+    low, high = found["recall, interval95"]
+    assert low < found["recall"] < high
     assert found["recall at 0.1 %"] == 0.0  # the wrong ones are as sure as the best
     assert "pair" not in both["other_places"]
     page = report.write([*strangers, *rows], METHODS, Walks(), tmp_path).read_text()
@@ -295,6 +301,29 @@ def test_what_became_of_guesses(rows: list[Row]) -> None:
         guessed.append(dataclasses.replace(row, said={"generated": said}))
     found = summary(guessed, ("generated",))["hypotheses"]["generated"]
     assert found == {"guesses": 45, "right guesses": 30, "promoted": 15, "wrongly promoted": 5}
+
+
+def test_hypotheses_are_no_answers_where_it_counts(rows: list[Row], tmp_path: Path) -> None:
+    """Neither among true places nor among others, neither accepted nor found."""
+    answered = {True: 0, False: 0}
+    some = []
+    for number, row in enumerate([*rows, *of_two_places(tmp_path)]):
+        T, sure = row.T_reference_target, number % 2 == 0
+        said = Said(np.eye(4) if T is None else T, score=0.9 if sure else None, hypothesis=not sure)
+        answered[T is None] += sure
+        some.append(dataclasses.replace(row, said={"generated": said}))
+    numbers = summary(some, ("generated",))
+    found = numbers["other_places"]["generated"]
+    assert (found["accepted"], found["hypotheses"]) == (answered[True], 40 - answered[True])
+    assert found["recall"] == pytest.approx(answered[False] / 60)
+    assert numbers["decisions"]["generated"]["accepted"] == answered[False]
+
+
+def test_other_poses_than_when_pairs_were_drawn_are_refused(tmp_path: Path) -> None:
+    moved = [dataclasses.replace(pair, rotation_deg=pair.rotation_deg + 0.5) for pair in PAIRS.pairs]
+    benchmark.begin(tmp_path, RUN)
+    with pytest.raises(BadInputError, match="draw the pairs anew"):
+        list(benchmark.answer(Walks(), dataclasses.replace(PAIRS, pairs=tuple(moved)), Told(), tmp_path, 0))
 
 
 def test_kinds_and_gaps_have_tables_of_their_own(rows: list[Row], tmp_path: Path) -> None:

@@ -45,12 +45,14 @@ class Scene:
         frames: In the order in which they were taken, as far as that is known.
         metric: Whether lengths are metres.
         kind: Of scenes that are told apart in reports; empty where none are.
+        place: Scenes of one place depend on each other; empty where each is a place of its own.
     """
 
     name: str
     frames: Sequence[Frame]
     metric: bool
     kind: str = ""
+    place: str = ""
 
     def __post_init__(self) -> None:
         names = [frame.name for frame in self.frames]
@@ -94,6 +96,10 @@ class Dataset(Protocol):
 
     def elsewhere(self, name: str) -> list[str]:
         """Return scenes of other places, the more like this one the better; none where that is not known."""
+        ...
+
+    def alike(self, name: str, other: str) -> list[tuple[str, str]]:
+        """Return frames of two scenes of different places that look at equal things, as far as is known."""
         ...
 
 

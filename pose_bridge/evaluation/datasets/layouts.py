@@ -65,6 +65,10 @@ class Layout:
         """See `Dataset`. Two folders may well show one place."""
         return []
 
+    def alike(self, name: str, other: str) -> list[tuple[str, str]]:
+        """See `Dataset`."""
+        return []
+
 
 class Photographs(Layout):
     """Folders with a cameras.json: `<scene>/cameras.json`, and the photographs that it names."""

@@ -25,7 +25,8 @@ from pose_bridge.geometry.arrays import Array
 
 MOST_FRAMES = 400  # of a scene that are paired; of more, so many evenly apart
 OWN_UP = 0.01  # weight of cameras' own up, which may all lean one way
-PAIRS_OF_TWO_SCENES = 10  # with different places, drawn one after the other: scenes may take time to read
+PAIRS_OF_TWO_SCENES = 4  # with different places, drawn one after the other: scenes may take time to read
+ALIKE = 0.8  # of the pairs of two places look at equal things, where there are such
 BETWEEN = 3  # true frames that stand in for generated ones: as many as InterPose generates for a subset
 
 
@@ -80,7 +81,8 @@ class Pair:
         yaw_deg: How far the target is turned about the vertical; None where it is of another place.
         rotation_deg: How far it is turned; None likewise.
         gap_deg: The least rotation between a view of the one side and a view of the other; None likewise.
-        kind: Of the scene, where kinds are told apart.
+        kind: Of the scene, where kinds are told apart; of two places, how alike they are.
+        place: Pairs of one place depend on each other; empty where each scene is one.
         target_scene: Where the target and the views around it are, if that is another place.
     """
 
@@ -94,6 +96,7 @@ class Pair:
     rotation_deg: float | None = None
     gap_deg: float | None = None
     kind: str = ""
+    place: str = ""
     target_scene: str | None = None
 
     @property
@@ -150,7 +153,11 @@ def _within(dataset: Dataset, rule: PairRule) -> Iterator[Pair]:
 
 
 def _elsewhere(dataset: Dataset, rule: PairRule) -> Iterator[Pair]:
-    """Any view of a scene and any view of another place, a few pairs of each two scenes."""
+    """Views of a scene and of another place, most of them of equal things; a few pairs of each two scenes.
+
+    Raises:
+        BadInputError: The data set knows of no other places, or there are not so many pairs.
+    """
     rng = np.random.default_rng([rule.seed, 1])
     names, drawn = [str(name) for name in rng.permutation(dataset.scenes())], set[str]()
     while len(drawn) < rule.elsewhere:
@@ -158,19 +165,13 @@ def _elsewhere(dataset: Dataset, rule: PairRule) -> Iterator[Pair]:
         for name in names:
             others = dataset.elsewhere(name)
             if not others:
-                continue
+                raise BadInputError("the data set does not say which scenes are of other places")
             here, there = dataset.scene(name), dataset.scene(others[rng.integers(len(others))])
-            for _ in range(PAIRS_OF_TWO_SCENES if here.frames and there.frames else 0):
-                ends = int(rng.integers(len(here.frames))), int(rng.integers(len(there.frames)))
-                pair = Pair(
-                    scene=here.name,
-                    reference=here.frames[ends[0]].name,
-                    target=there.frames[ends[1]].name,
-                    reference_context=_around(here, ends[0], rule.context),
-                    target_context=_around(there, ends[1], rule.context),
-                    kind=here.kind,
-                    target_scene=there.name,
-                )
+            if not (here.frames and there.frames):
+                continue
+            alike = dataset.alike(here.name, there.name)
+            for _ in range(PAIRS_OF_TWO_SCENES):
+                pair = _of_two(here, there, alike, rule, rng)
                 if pair.id in drawn:
                     continue
                 drawn.add(pair.id)
@@ -178,9 +179,30 @@ def _elsewhere(dataset: Dataset, rule: PairRule) -> Iterator[Pair]:
                 if len(drawn) == rule.elsewhere:
                     return
         if len(drawn) == before:
-            raise BadInputError(
-                "the data set does not say which scenes are of other places; the simulator does"
-            )
+            raise BadInputError(f"there are no more than {before} pairs of two places; ask for fewer")
+
+
+def _of_two(
+    here: Scene, there: Scene, alike: Sequence[tuple[str, str]], rule: PairRule, rng: np.random.Generator
+) -> Pair:
+    """A pair of two places; of views that look at equal things, if there are and it comes so."""
+    names = [[frame.name for frame in scene.frames] for scene in (here, there)]
+    twins = bool(alike) and rng.random() < ALIKE
+    ends = alike[int(rng.integers(len(alike)))] if twins else [str(rng.choice(own)) for own in names]
+    around = [
+        _around(scene, own.index(end), rule.context)
+        for scene, own, end in zip((here, there), names, ends, strict=True)
+    ]
+    return Pair(
+        scene=here.name,
+        reference=ends[0],
+        target=ends[1],
+        reference_context=around[0],
+        target_context=around[1],
+        kind="equal things" if twins else "anything",
+        place=here.place,
+        target_scene=there.name,
+    )
 
 
 def _around(scene: Scene, end: int, count: int) -> tuple[str, ...]:
@@ -284,6 +306,7 @@ def _pair(scene: Scene, ends: tuple[int, int], rule: PairRule, yaw_deg: float) -
         rotation_deg=round(_turn_deg(reference, target), 3),
         gap_deg=round(gap_deg, 3),
         kind=scene.kind,
+        place=scene.place,
     )
 
 

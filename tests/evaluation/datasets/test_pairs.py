@@ -41,6 +41,10 @@ class Walks:
     def elsewhere(self, name: str) -> list[str]:
         return [other for other in self.scenes() if other != name]
 
+    def alike(self, name: str, other: str) -> list[tuple[str, str]]:
+        long = min(self._lengths[name], self._lengths[other]) > 5
+        return [("001", "002"), ("003", "004")] if long else []
+
 
 def nobody() -> None:
     raise AssertionError("drawing reads no picture")
@@ -136,6 +140,9 @@ def test_targets_of_other_places_come_after_the_others() -> None:
     assert [pair.target_scene is None for pair in drawn] == [True] * 30 + [False] * 70
     assert len({pair.id for pair in drawn}) == 100
     assert drawn[:30] == list(draw(Walks(a=20, b=20, c=20), dataclasses.replace(rule, elsewhere=0)))
+    alike = [(pair.reference, pair.target) for pair in drawn[30:] if pair.kind == "equal things"]
+    assert set(alike) == {("001", "002"), ("003", "004")}
+    assert 10 <= len(alike) < 70  # there are twelve at most, as no pair comes twice
     for pair in drawn[30:]:
         assert pair.target_scene != pair.scene
         assert (pair.rotation_deg, pair.yaw_deg, pair.gap_deg, pair.between) == (None, None, None, ())
@@ -151,6 +158,8 @@ def test_where_other_places_are_unknown_none_are_drawn() -> None:
 
     with pytest.raises(BadInputError, match="other places"):
         list(draw(Unknown(a=20), PairRule(yaw_deg=(48.0, 91.0), count=1, elsewhere=1)))
+    with pytest.raises(BadInputError, match="no more than"):
+        list(draw(Walks(a=11, b=1), PairRule(yaw_deg=(48.0, 91.0), count=1, elsewhere=1000)))
 
 
 def test_what_is_saved_is_read_again(tmp_path: Path) -> None:

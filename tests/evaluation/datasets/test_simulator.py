@@ -9,7 +9,8 @@ import pytest
 from pose_bridge.errors import BadInputError
 from pose_bridge.evaluation.datasets.layouts import opened
 from pose_bridge.evaluation.datasets.pairs import PairRule, draw
-from pose_bridge.simulation.walks import FRAMES
+from pose_bridge.geometry import rigid
+from pose_bridge.simulation.walks import FRAMES, Split, room_of
 
 
 def test_a_walk_is_a_scene() -> None:
@@ -45,6 +46,28 @@ def test_other_rooms_of_the_house_are_elsewhere() -> None:
     assert set(others) <= set(dataset.scenes())
     assert {name.split("/")[0] for name in others} == {"house007"}
     assert {name.split("/")[1] for name in others} == {"room0", "room1", "room3"}
+
+
+def test_frames_that_are_alike_look_at_equal_furniture() -> None:
+    """Seen from the frame, a piece of furniture lies in the picture, and one of its kind in the other."""
+    dataset = opened("simulator:test")
+    found = [
+        (name, other, pair)
+        for name in ("house001/room0/outward0", "house001/room1/centred1")
+        for other in dataset.elsewhere(name)[:6]
+        for pair in dataset.alike(name, other)[:3]
+    ]
+    assert len(found) > 5
+    for name, other, pair in found:
+        kinds = []
+        for scene, frame in zip((name, other), pair, strict=True):
+            house, room = int(scene[5:8]), int(scene[13])
+            T = dataset.scene(scene).frame(frame).T_world_camera
+            pieces = room_of(Split.TEST, house, room).pieces_m
+            points = rigid.transform(rigid.inverse(T), pieces)
+            before = (points[:, 2] > 0.4) & (np.abs(points[:, 0]) < 0.8 * points[:, 2])
+            kinds.append(set(pieces[before, 2].tolist()))
+        assert kinds[0] & kinds[1]
 
 
 def test_pairs_are_drawn_of_it() -> None:
