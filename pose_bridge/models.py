@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ PARTS = {  # what must lie in a folder before anything is loaded from it
 }
 HARMLESS = (".safetensors", ".json", ".txt", ".model", ".md")  # a pickle can run code
 CHUNK = 2**22
+SAMPLES, SAMPLE_BYTES = 64, 2**16  # of a file, by which it is known from others
 FOLDER = "~/.local/share/pose_bridge"
 
 
@@ -158,6 +159,24 @@ def configured(*settings: Mapping[str, Mapping[str, Any]]) -> Config:
 def folder_of(weights: Weights | str) -> Path:
     """Where weights lie, or settings say that they do."""
     return Path(weights if isinstance(weights, str) else weights.folder).expanduser()
+
+
+def fingerprint(folders: Iterable[Path]) -> str:
+    """Return what tells the networks in some folders from others: samples of them, as all takes a minute.
+
+    Args:
+        folders: With files of safetensors, at any depth.
+    """
+    digest = hashlib.blake2b(digest_size=6)
+    for folder in folders:
+        for path in sorted(folder.rglob("*.safetensors")):
+            size = path.stat().st_size
+            digest.update(f"{path.relative_to(folder.parent)} {size}".encode())
+            with path.open("rb") as file:
+                for place in range(SAMPLES):
+                    file.seek(max(size - SAMPLE_BYTES, 0) * place // (SAMPLES - 1))
+                    digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()
 
 
 def check(settings: Config) -> None:

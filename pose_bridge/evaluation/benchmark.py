@@ -22,6 +22,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from pose_bridge import models
+from pose_bridge.config import Config
 from pose_bridge.errors import BadInputError
 from pose_bridge.estimators.base import Array
 from pose_bridge.evaluation.datasets.base import Dataset, Scene
@@ -45,7 +47,7 @@ class Run:
         dataset: `layout:folder` that the photographs come from.
         pairs: Hash of the list.
         methods: In the order of the columns.
-        settings: Hash of the configuration.
+        settings: Hash of the configuration, and of the networks that it names.
         seed: Of what is random.
         odometry: Whether views of a side know how they lie to each other.
     """
@@ -63,14 +65,15 @@ class Run:
         dataset: str,
         pairs: PairList,
         methods: Sequence[str],
-        config: Any,
+        config: Config,
         seed: int,
         *,
         odometry: bool = False,
     ) -> Run:
         """Describe a run by what it asks."""
         hashed = _hash([dataclasses.asdict(pair) for pair in pairs.pairs])
-        settings = _hash(dataclasses.asdict(config))
+        named = [models.folder_of(name) for name in (config.vggt.weights, config.ltx.weights) if name]
+        settings = _hash([dataclasses.asdict(config), models.fingerprint(named)])
         return cls(
             dataset=dataset,
             pairs=hashed,

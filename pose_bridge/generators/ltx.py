@@ -8,7 +8,6 @@ anew, without shifts.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,7 +35,6 @@ from pose_bridge.views import View
 logging.getLogger("diffusers.schedulers.scheduling_flow_match_euler_discrete").setLevel(logging.ERROR)
 
 TRAIN_STEPS = 1000
-SAMPLES, SAMPLE_BYTES = 64, 2**16  # of a file, by which it is known from others
 
 
 class _Pipeline(LTXConditionPipeline):
@@ -72,7 +70,7 @@ class LtxGenerator:
             tokenizer=None,
             transformer=loaded(LTXVideoTransformer3DModel, folder / "transformer", precision),
         )
-        self.model = f"ltx {_fingerprint(folder)}"
+        self.model = f"ltx {models.fingerprint(folder / part for part in ('transformer', 'vae'))}"
         width = self._pipeline.transformer.config.caption_channels
         for prompt, parts in self._embedded.items():
             if parts["embeds"].shape[-1] != width:
@@ -225,17 +223,3 @@ def _prompts(path: Path) -> dict[str, dict[str, Tensor]]:
             }
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path} holds no embedded prompts ({error}); make it again") from None
-
-
-def _fingerprint(folder: Path) -> str:
-    """Of what makes the video: samples of its files, as reading all of them takes a minute."""
-    digest = hashlib.blake2b(digest_size=6)
-    paths = [path for part in ("transformer", "vae") for path in (folder / part).glob("*.safetensors")]
-    for path in sorted(paths):
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder)} {size}".encode())
-        with path.open("rb") as file:
-            for place in np.linspace(0, max(size - SAMPLE_BYTES, 0), SAMPLES).astype(int).tolist():
-                file.seek(place)
-                digest.update(file.read(SAMPLE_BYTES))
-    return digest.hexdigest()

@@ -22,6 +22,7 @@ from pose_bridge.evaluation.methods import Said
 from pose_bridge.evaluation.summary import summary
 from pose_bridge.geometry import rigid, rotations
 from pose_bridge.geometry.cameras import Camera
+from pose_bridge.models import configured
 from pose_bridge.views import View
 
 CAMERA = Camera.from_focal_px(60.0, 64, 48)
@@ -201,6 +202,15 @@ def test_settings_and_pairs_make_another_run() -> None:
     assert Run.of("walks:here", PAIRS, METHODS, Config(), 0) == RUN
     slower = dataclasses.replace(Config(), bridge=dataclasses.replace(Config().bridge, budget_s=99.0))
     assert Run.of("walks:here", PAIRS, METHODS, slower, 0).settings != RUN.settings
+
+
+def test_other_weights_in_the_same_place_make_another_run(tmp_path: Path) -> None:
+    settings = configured({"vggt": {"weights": str(tmp_path)}})
+    runs = []
+    for content in (b"one", b"other"):
+        (tmp_path / "model.safetensors").write_bytes(content)
+        runs.append(Run.of("walks:here", PAIRS, METHODS, settings, 0).settings)
+    assert runs[0] != runs[1]
 
 
 def test_rubbish_in_a_folder_is_named(tmp_path: Path) -> None:

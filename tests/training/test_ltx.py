@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLLTXVideo
+from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXConditionPipeline
 
 from pose_bridge.config import LtxConfig
 from pose_bridge.control import Control
@@ -123,6 +124,36 @@ def test_the_task_is_what_the_pipeline_asks(reel: Reel, folder: Path) -> None:
     torch.testing.assert_close(asked["hidden_states"][given], task.tokens[given], atol=0.75, rtol=0.0)
     noisy = (asked["hidden_states"][given] - task.tokens[given]).std()
     assert noisy < 0.2  # of END_NOISE, and what bytes round
+
+
+def test_with_the_velocity_that_is_taught_the_pipeline_makes_the_clip(reel: Reel, folder: Path) -> None:
+    """The flow runs from noise to packed frames: a transformer that knows it comes out at the clip itself."""
+    schedule = "1000 800 600 400 200"
+    settings = LtxConfig(weights=str(folder), gpu=False, long_side_px=64, num_frames=CLIP, schedule=schedule)
+    generator = LtxGenerator(settings)
+    vae = certain(generator._pipeline.vae)
+    clips = reel.clips(np.random.default_rng(4), 1, CPU)
+    with torch.inference_mode():
+        packed = ltx._normal(vae, vae.encode(clips.frames).latent_dist.mean)
+    clean = LTXConditionPipeline._pack_latents(packed)
+
+    def knows(hidden_states: torch.Tensor, timestep: torch.Tensor, **_: object) -> tuple[torch.Tensor]:
+        own = hidden_states[:, -clean.shape[1] :]
+        level = timestep[:, -clean.shape[1] :, None] / 1000.0
+        velocity = torch.zeros_like(hidden_states)
+        velocity[:, -clean.shape[1] :] = (own - clean) / level.clamp_min(1e-6)
+        return (velocity,)
+
+    generator._pipeline.transformer.forward = knows
+    made = []
+    decode = vae.decode
+    vae.decode = lambda latents, *more, **given: (made.append(latents), decode(latents, *more, **given))[1]
+    pictures = ((clips.frames[0].permute(1, 2, 3, 0) + 1.0) * 127.5).round().byte().numpy()
+    camera = Camera.from_focal_px(60.0, 64, 48)
+    first, last = (View(id=f"{n}", image=pictures[n], camera=camera) for n in (0, -1))
+    generator.video(first, last, Take(prompt=0, reversed=False, seed=0), Control())
+    wanted = packed * vae.latents_std.view(1, -1, 1, 1, 1) + vae.latents_mean.view(1, -1, 1, 1, 1)
+    torch.testing.assert_close(made[0][:, :, 1:], wanted[:, :, 1:], atol=1e-3, rtol=1e-3)
 
 
 def certain(vae: AutoencoderKLLTXVideo) -> AutoencoderKLLTXVideo:
