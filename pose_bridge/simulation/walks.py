@@ -29,7 +29,7 @@ from pose_bridge.simulation.surfaces import Image
 FRAMES = 17
 ROOMS = 4  # of a house; the last is a corridor
 WALKS = 4  # of a room, the two kinds by turns
-HOUSES = 1_000_000  # of a split, at most
+MOST_HOUSES = 1_000_000  # of a split, at most
 
 FOCAL = (0.75, 1.1)  # of a camera, by its longer side
 HEIGHT_M, PITCH_RAD = (0.3, 1.7), (-0.05, 0.2)
@@ -94,8 +94,8 @@ def room_of(split: Split, house: int, room: int) -> Room:
     Raises:
         BadInputError: There is no such room.
     """
-    if not (0 <= house < HOUSES and 0 <= room < ROOMS):
-        raise BadInputError(f"houses are 0 to {HOUSES - 1}, rooms 0 to {ROOMS - 1}: got {house}, {room}")
+    if not (0 <= house < MOST_HOUSES and 0 <= room < ROOMS):
+        raise BadInputError(f"houses are 0 to {MOST_HOUSES - 1}, rooms 0 to {ROOMS - 1}: got {house}, {room}")
     return Room(split.value + house, room, CORRIDOR if room == ROOMS - 1 else ROOM)
 
 
