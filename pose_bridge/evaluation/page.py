@@ -72,7 +72,7 @@ def _by_part(by: str, key: str, unit: str, numbers: dict[str, Any]) -> list[str]
     if not numbers[key]:
         return []
     rows = {
-        f"{name}{unit} ({one['pairs']} pairs)": [_of_bin(said) for said in one["methods"].values()]
+        f"{name}{unit} (pairs: {one['pairs']})": [_of_bin(said) for said in one["methods"].values()]
         for name, one in numbers[key].items()
     }
     text = "Mean rotation error, and how many of the answers are correct."
