@@ -27,10 +27,9 @@ from pose_bridge.config import Config
 from pose_bridge.errors import BadInputError
 from pose_bridge.estimators.base import Array
 from pose_bridge.evaluation.datasets.base import Dataset, Scene
-from pose_bridge.evaluation.datasets.pairs import Pair, PairList, pair_of
+from pose_bridge.evaluation.datasets.pairs import Pair, PairList, pair_of, turn_deg
 from pose_bridge.evaluation.methods import Panel, Said
 from pose_bridge.evaluation.metrics import Estimated
-from pose_bridge.geometry import rotations
 
 log = logging.getLogger(__name__)
 
@@ -150,8 +149,7 @@ def answer(
 
     Raises:
         BadInputError: A scene cannot be read, or is another one than when the pairs were drawn, or another
-            process writes there; a photograph that cannot be
-            read is an answer that is missing.
+            process writes there; a photograph that cannot be read is an answer that is missing.
     """
     scene = lru_cache(SCENES_KEPT)(dataset.scene)
     own = folder / f"answers-{share[0]}.jsonl"
@@ -181,12 +179,10 @@ def _truth(scene: Scene, pair: Pair) -> Array:
     Raises:
         BadInputError: It is another one than when the pair was drawn.
     """
-    T = scene.T_reference_target(pair.reference, pair.target)
-    R = rotations.nearest_rotation(T[:3, :3])
-    off_deg = abs(np.degrees(rotations.rotation_angle_rad(R)) - (pair.rotation_deg or 0.0))
-    if pair.rotation_deg is not None and off_deg > REDRAWN_DEG:
+    found_deg = turn_deg(scene.frame(pair.reference), scene.frame(pair.target))
+    if pair.rotation_deg is not None and abs(found_deg - pair.rotation_deg) > REDRAWN_DEG:
         raise BadInputError(f"{pair.id}: its poses are not those it was drawn by; draw the pairs anew")
-    return T
+    return scene.T_reference_target(pair.reference, pair.target)
 
 
 def waiting(pairs: PairList, folder: Path, share: tuple[int, int] = (0, 1)) -> list[Pair]:

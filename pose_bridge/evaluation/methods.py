@@ -70,6 +70,11 @@ class Said:
     hypothesis: bool = False
     drawn_px: float | None = None
 
+    @property
+    def accepted(self) -> bool:
+        """Whether it stands behind its answer: a hypothesis is none."""
+        return self.T_reference_target is not None and not self.hypothesis
+
 
 @dataclass(frozen=True, eq=False)
 class Asked:

@@ -19,8 +19,9 @@ def of(numbers: dict[str, Any], drawn: dict[str, str]) -> str:
         numbers: Of `summary`.
         drawn: What figures show, by file.
     """
-    sections = (_head, _methods, _differences, _by_rotation, _by_gap, _by_kind, _decisions, _other_places)
-    parts = [section(numbers) for section in (*sections, _hypotheses)]
+    numbered = (_head, _methods, _differences, _by_rotation, _by_gap, _by_kind)
+    decided = (_decisions, _other_places, _hypotheses)
+    parts = [section(numbers) for section in (*numbered, *decided)]
     parts += [[f"![{text}]({file})"] for file, text in drawn.items()]
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
 

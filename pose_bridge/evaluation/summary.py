@@ -13,7 +13,6 @@ import numpy as np
 from pose_bridge.errors import BadInputError
 from pose_bridge.evaluation import decisions, intervals, metrics
 from pose_bridge.evaluation.benchmark import Row
-from pose_bridge.evaluation.datasets.pairs import Pair
 from pose_bridge.evaluation.methods import BRIDGE
 from pose_bridge.geometry import distances
 from pose_bridge.geometry.arrays import Array, Mask
@@ -51,6 +50,11 @@ class Column:
     scores: Array | None
     seconds: Array
     drawn_px: Array
+
+    @property
+    def accepted(self) -> Mask:
+        """Which pairs have an answer that is no hypothesis, (N,)."""
+        return self.answered & ~self.guessed
 
 
 def of_one_place(rows: Sequence[Row]) -> list[Row]:
@@ -165,22 +169,31 @@ def _numbers(one: Column, groups: Sequence[str], seed: int) -> dict[str, Any]:
         "median seconds": median(one.seconds),
     }
     for name, of in STATISTICS.items():
-        value = of(errors)
-        found[name] = {"value": value, "interval95": list(_interval(name, value, errors, groups, seed))}
+        found[name] = _measured(of, errors, groups, seed, counted=name in COUNTED)
     return found
 
 
-def _interval(
-    name: str, value: float, errors: Array, groups: Sequence[str], seed: int, of: Statistic | None = None
-) -> intervals.Interval:
-    """By groups; of a rate no narrower than if every pair were a group of its own: all of few is not sure."""
+def _measured(
+    of: Statistic, values: Array, groups: Sequence[str], seed: int, *, counted: bool = False
+) -> dict[str, Any]:
+    """A statistic and its interval by groups.
+
+    Args:
+        of: The statistic.
+        values: Of each pair, (N, ...).
+        groups: What each pair belongs to, (N,).
+        seed: Of the bootstrap.
+        counted: It is a rate of pairs, and its interval no narrower than if every pair were a group of its
+            own: all of few is not sure.
+    """
+    value = of(values)
     if math.isnan(value) or len(set(groups)) < 2:
-        return math.nan, math.nan
-    low, high = intervals.bootstrap(errors, groups, of or STATISTICS[name], seed)
-    if name in COUNTED:
-        by_count = intervals.rate(round(value * len(errors)), len(errors))
+        return {"value": value, "interval95": [math.nan, math.nan]}
+    low, high = intervals.bootstrap(values, groups, of, seed)
+    if counted:
+        by_count = intervals.rate(round(value * len(values)), len(values))
         low, high = min(low, by_count[0]), max(high, by_count[1])
-    return low, high
+    return {"value": value, "interval95": [low, high]}
 
 
 def _differences(first: Column, one: Column, groups: Sequence[str], seed: int) -> dict[str, Any]:
@@ -207,7 +220,10 @@ def _by_rotation(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str, An
 
 def _by_gap(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str, Any]:
     """By rotation and by the gap between the two sides, where views around the ends make it another."""
-    angles, gaps = (np.array([of(row.pair) for row in rows], float) for of in (_rotation_deg, _gap_deg))
+    angles, gaps = (
+        np.array([getattr(row.pair, name) for row in rows], float) for name in ("rotation_deg", "gap_deg")
+    )
+    gaps = np.where(np.isnan(gaps), angles, gaps)
     if not (gaps < angles - ROUNDED_DEG).any():
         return {}
     parts = {
@@ -222,14 +238,6 @@ def _by_kind(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str, Any]:
     kinds = np.array([row.pair.kind for row in rows])
     names = sorted(set(kinds.tolist()))
     return _by_part({name: kinds == name for name in names}, columns) if len(names) > 1 else {}
-
-
-def _rotation_deg(pair: Pair) -> float:
-    return math.nan if pair.rotation_deg is None else pair.rotation_deg
-
-
-def _gap_deg(pair: Pair) -> float:
-    return _rotation_deg(pair) if pair.gap_deg is None else pair.gap_deg
 
 
 def _within(angles: Array, low: float, high: float) -> Mask:
@@ -263,10 +271,9 @@ def _other_places(one: Column, strangers: Sequence[Row], groups: Sequence[str], 
     asked = [(row, row.said[one.name]) for row in strangers if one.name in row.said]
     if not asked:
         return {}
-    accepted = [
-        (row, said) for row, said in asked if said.T_reference_target is not None and not said.hypothesis
-    ]
-    found_right = one.right & ~one.guessed
+    accepted = [(row, said) for row, said in asked if said.accepted]
+    found_right = one.right & one.accepted
+    recall = _measured(lambda r: float(r.mean()), found_right.astype(np.float64), groups, seed, counted=True)
     found: dict[str, Any] = {
         "pairs": len(asked),
         "unreadable": sum(bool(row.error) for row in strangers),
@@ -279,26 +286,21 @@ def _other_places(one: Column, strangers: Sequence[Row], groups: Sequence[str], 
             kind: [sum(row.pair.kind == kind for row, _ in some) for some in (accepted, asked)]
             for kind in sorted({row.pair.kind for row, _ in asked})
         },
-        "recall": float(found_right.mean()),
-        "recall, interval95": list(
-            _interval("R@5", float(found_right.mean()), found_right.astype(np.float64), groups, seed, np.mean)
-        ),
+        "recall": recall["value"],
+        "recall, interval95": recall["interval95"],
     }
     if one.scores is not None:
-        chosen = {id(said) for _, said in accepted}
-        scores = [
-            said.score if said.score is not None and id(said) in chosen else -math.inf for _, said in asked
-        ]
-        recall, threshold = decisions.recall_at_false_positive_rate(
+        scores = [said.score if said.accepted and said.score is not None else -math.inf for _, said in asked]
+        most, threshold = decisions.recall_at_false_positive_rate(
             one.scores, found_right, scores, FALSE_POSITIVE_RATE
         )
-        found |= {"recall at 0.1 %": recall, "score at 0.1 %": threshold}
+        found |= {"recall at 0.1 %": most, "score at 0.1 %": threshold}
     return found
 
 
 def _hypotheses(one: Column) -> dict[str, Any]:
     """What became of guesses: how many stayed so, how many agreement made answers, how many are right."""
-    promoted = one.answered & ~one.guessed
+    promoted = one.accepted
     return {
         "guesses": int(one.guessed.sum()),
         "right guesses": int((one.guessed & one.right).sum()),
@@ -310,22 +312,17 @@ def _hypotheses(one: Column) -> dict[str, Any]:
 def _decisions(one: Column, groups: Sequence[str], seed: int) -> dict[str, Any]:
     """What a ranking is worth; pairs without an answer are ranked last, and none of them is accepted."""
     assert one.scores is not None
-    accepted = one.answered & ~one.guessed
-    right, answered = int((one.right & accepted).sum()), int(accepted.sum())
-    wrong = answered - right
+    accepted, wrong = int(one.accepted.sum()), int((one.accepted & ~one.right).sum())
     found: dict[str, Any] = {
-        "accepted": answered,
+        "accepted": accepted,
         "wrong": wrong,
-        "wrong, interval95": list(intervals.rate(wrong, answered)),
-        "coverage": answered / len(one.right),
+        "wrong, interval95": list(intervals.rate(wrong, accepted)),
+        "coverage": accepted / len(one.right),
     }
     ranked = np.stack((one.scores, one.right.astype(np.float64)), axis=1)
     for name, of in RANKINGS.items():
         if name != CALIBRATION or one.name in BRIDGE:  # other scores are no probabilities
-            value = of(ranked)
-            several = len(set(groups)) > 1 and not math.isnan(value)
-            interval = intervals.bootstrap(ranked, groups, of, seed) if several else (math.nan, math.nan)
-            found[name] = {"value": value, "interval95": list(interval)}
+            found[name] = _measured(of, ranked, groups, seed)
     if one.name in BRIDGE:
         said = _reliability(ranked)
         found["reliability"] = [

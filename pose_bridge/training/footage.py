@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import zipfile
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -51,11 +50,8 @@ class Footage:
 
     def described(self) -> dict[str, Any]:
         """What tells it from other footage."""
-        places = self.T_world_camera
-        return {
-            "walks": len(self.focals),
-            "footage": hashlib.blake2b(places.tobytes(), digest_size=6).hexdigest(),
-        }
+        digest = hashlib.blake2b(self.T_world_camera.tobytes(), digest_size=6).hexdigest()
+        return {"walks": len(self.focals), "footage": digest}
 
     def turns_deg(self) -> Array:
         """Return the angles between all frames of each walk, (W, N, N)."""
@@ -101,19 +97,14 @@ def write(folder: Path, split: Split, size: tuple[int, int], house: int) -> None
     new.replace(path)
 
 
-def read(folder: Path, houses: Sequence[int] | None = None) -> Footage:
-    """Read what was rendered, all of it into memory.
-
-    Args:
-        folder: Where.
-        houses: Some of them; None for all that are there.
+def read(folder: Path) -> Footage:
+    """Read what was rendered into a folder, all of it into memory.
 
     Raises:
         BadInputError: There is nothing, or a file is not what `write` wrote.
     """
-    paths = sorted(folder.glob("*.npz")) if houses is None else [folder / f"{n:05d}.npz" for n in houses]
     parts: dict[str, list[NDArray[np.generic]]] = {name: [] for name in KEPT.split()}
-    for path in paths:
+    for path in sorted(folder.glob("*.npz")):
         try:
             with path.open("rb") as raw, np.load(raw) as file:
                 for name, found in parts.items():

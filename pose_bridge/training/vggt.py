@@ -21,6 +21,7 @@ from torch.nn import functional
 from pose_bridge.estimators.vggt.layers import Attention, Rotation
 from pose_bridge.estimators.vggt.network import REFINEMENTS, Architecture, Vggt
 from pose_bridge.estimators.vggt.weights import FILE
+from pose_bridge.geometry import distances, rigid, rotations
 from pose_bridge.training import footage
 from pose_bridge.training.sets import Batch, Sets, gathered
 from pose_bridge.training.train import Plan
@@ -241,28 +242,16 @@ def _median_error_deg(network: Vggt, unseen: Sets, low_deg: float, high_deg: flo
     chosen = np.random.default_rng(0).permutation(len(walks))[:VALIDATION_PAIRS]
     frames = np.linspace(first[chosen], last[chosen], between + 2, axis=1).round().astype(int)
     device = next(network.parameters()).device
-    errors: list[Tensor] = []
+    errors_deg: list[float] = []
     for start in range(0, len(chosen), VALIDATION_BATCH):
         part = slice(start, start + VALIDATION_BATCH)
         batch = gathered(unseen.footage, walks[chosen][part], frames[part], device)
-        size_px = batch.images.shape[-2:]
         patches = network.embed(batch.images.flatten(0, 1)).unflatten(0, batch.images.shape[:2])
-        said = network(patches, size_px).encoding[:, [0, -1], 3:7]
-        known = truth(batch, network.size.patch_px).encoding[:, [0, -1], 3:7]
-        errors.append(_angle_deg(*(functional.normalize(q, dim=-1) for q in (said, known))))
-    return float(torch.cat(errors).median())
-
-
-def _angle_deg(said: Tensor, known: Tensor) -> Tensor:
-    """Between the rotations from first to last of two, quaternions (B, 2, 4)."""
-    turns = [_product(q[:, 1], q[:, 0] * q.new_tensor([-1.0, -1.0, -1.0, 1.0])) for q in (said, known)]
-    cosine = (turns[0] * turns[1]).sum(dim=-1).abs().clamp(max=1.0)
-    return torch.rad2deg(2.0 * torch.arccos(cosine))
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Of quaternions xyzw, (..., 4)."""
-    v, w, x, u = a[..., :3], a[..., 3:], b[..., :3], b[..., 3:]
-    return torch.cat(
-        (w * x + u * v + torch.linalg.cross(v, x), w * u - (v * x).sum(-1, keepdim=True)), dim=-1
-    )
+        said = network(patches, batch.images.shape[-2:]).encoding[:, [0, -1], 3:7].double().cpu().numpy()
+        ends = unseen.footage.T_world_camera[walks[chosen][part, None], frames[part][:, [0, -1]]]
+        for quaternions, (T_world_first, T_world_last) in zip(said, ends, strict=True):
+            unit = quaternions / np.linalg.norm(quaternions, axis=1, keepdims=True)
+            R_first_world, R_last_world = map(rotations.rotation_from_quat_xyzw, unit)
+            R_true = rigid.relative(T_world_first, T_world_last)[:3, :3]
+            errors_deg.append(distances.rotation_error_deg(R_first_world @ R_last_world.T, R_true))
+    return float(np.median(errors_deg))

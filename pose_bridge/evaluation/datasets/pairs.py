@@ -294,7 +294,7 @@ def _pair(scene: Scene, ends: tuple[int, int], rule: PairRule, yaw_deg: float) -
     between = np.linspace(*ends, BETWEEN + 2).round().astype(int)[1:-1].tolist()
     reference, target = (frames[end] for end in ends)
     sides = [[end.name, *names] for end, names in zip((reference, target), own, strict=True)]
-    gap_deg = min(_turn_deg(scene.frame(a), scene.frame(b)) for a in sides[0] for b in sides[1])
+    gap_deg = min(turn_deg(scene.frame(a), scene.frame(b)) for a in sides[0] for b in sides[1])
     return Pair(
         scene=scene.name,
         reference=reference.name,
@@ -303,14 +303,15 @@ def _pair(scene: Scene, ends: tuple[int, int], rule: PairRule, yaw_deg: float) -
         target_context=tuple(own[1]),
         between=tuple(frames[index].name for index in dict.fromkeys(between) if index not in ends),
         yaw_deg=round(yaw_deg, 3),
-        rotation_deg=round(_turn_deg(reference, target), 3),
+        rotation_deg=round(turn_deg(reference, target), 3),
         gap_deg=round(gap_deg, 3),
         kind=scene.kind,
         place=scene.place,
     )
 
 
-def _turn_deg(a: Frame, b: Frame) -> float:
+def turn_deg(a: Frame, b: Frame) -> float:
+    """Return by how much two cameras of a scene are turned against each other, degrees."""
     R = rotations.nearest_rotation(a.T_world_camera[:3, :3].T @ b.T_world_camera[:3, :3])
     return float(np.degrees(rotations.rotation_angle_rad(R)))
 
