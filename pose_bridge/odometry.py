@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import bisect
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,12 @@ class BasePose:
     Attributes:
         T_odom_base: (4, 4), metric; comparable only with poses of the same epoch.
         epoch: Number of the unbroken stretch of odometry.
+        way: Metres driven and radians turned since that began, (2,).
     """
 
     T_odom_base: NDArray[np.float64]
     epoch: int
+    way: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
 
 
 class MapPoses:
@@ -62,12 +64,30 @@ def drift(T_last_next: NDArray[np.float64], settings: RigsConfig) -> NDArray[np.
     """Return the variance of place (metres) and of direction (radians) by odometry on a way, (2,).
 
     Args:
-        T_last_next: The way, (4, 4).
+        T_last_next: The way, (4, 4), if it is straight.
         settings: How odometry errs.
     """
-    way = np.array([np.linalg.norm(T_last_next[:3, 3]), rotations.rotation_angle_rad(T_last_next[:3, :3])])
+    return _drift_on(_way(T_last_next), settings)
+
+
+def drift_on_winding(way: NDArray[np.float64], settings: RigsConfig) -> NDArray[np.float64]:
+    """Return the same for a way of any shape: an early error of direction is one of place later.
+
+    Args:
+        way: Metres driven and radians turned, (2,).
+        settings: How odometry errs.
+    """
+    place, turn = _drift_on(way, settings)
+    return np.array([place + turn * way[0] ** 2, turn])
+
+
+def _drift_on(way: NDArray[np.float64], settings: RigsConfig) -> NDArray[np.float64]:
     floor = np.array([settings.odometry_m, np.radians(settings.odometry_deg)])
     return np.asarray(floor**2 + (settings.odometry_share * way) ** 2)
+
+
+def _way(T_last_next: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.array([np.linalg.norm(T_last_next[:3, 3]), rotations.rotation_angle_rad(T_last_next[:3, :3])])
 
 
 class Odometry:
@@ -116,7 +136,11 @@ class Odometry:
                     return ""  # came late, and newer ones are there
                 self._stamps_ns, self._poses = [], []  # by another clock
             self._stamps_ns.append(stamp_ns)
-            self._poses.append(BasePose(T_odom_base, self._epoch))
+            last = self._poses[-1] if self._poses and self._poses[-1].epoch == self._epoch else None
+            way = np.zeros(2)
+            if last is not None:
+                way = last.way + _way(rigid.relative(last.T_odom_base, T_odom_base))
+            self._poses.append(BasePose(T_odom_base, self._epoch, way))
             self._forget(stamp_ns)
         return broke
 
@@ -143,7 +167,8 @@ class Odometry:
         if a.epoch != b.epoch or end_ns - start_ns > self._settings.max_gap_s * NS:
             return None
         fraction = (stamp_ns - start_ns) / (end_ns - start_ns)
-        return BasePose(rigid.interpolate(a.T_odom_base, b.T_odom_base, fraction), a.epoch)
+        way = a.way + fraction * (b.way - a.way)
+        return BasePose(rigid.interpolate(a.T_odom_base, b.T_odom_base, fraction), a.epoch, way)
 
     def _break_between(self, stamp_ns: int, T_odom_base: NDArray[np.float64]) -> str:
         if not self._poses or self._poses[-1].epoch != self._epoch:

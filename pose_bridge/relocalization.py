@@ -151,6 +151,15 @@ class Hypothesis:
         """How many guesses from different real views came to this."""
         return sum(attempt.answer.agreeing for attempt in self.attempts)
 
+    @property
+    def independent(self) -> int:
+        """How many attempts with different pictures of the robot say so; guesses may be several each."""
+        found: dict[frozenset[str], int] = {}
+        for attempt in self.attempts:
+            pictures = frozenset(view.id for view in attempt.question.sides[1])
+            found[pictures] = max(found.get(pictures, 1), attempt.answer.agreeing)
+        return sum(found.values())
+
     def agreeing(self, settings: RelocalizeConfig) -> int:
         """How much speaks for it: things that tie the robot to the map, and guesses."""
         return self.things(settings) + self.guesses

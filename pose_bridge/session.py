@@ -28,9 +28,9 @@ from pose_bridge.keyframes.keyframe import Keyframe
 from pose_bridge.keyframes.pair_queue import PairQueue
 from pose_bridge.keyframes.policy import KeyframePolicy
 from pose_bridge.keyframes.retrieval import Retriever
-from pose_bridge.odometry import MapPoses, Odometry
+from pose_bridge.odometry import MapPoses, Odometry, drift_on_winding
 from pose_bridge.relocalization import Answerer, Hypothesis, Progress, Search
-from pose_bridge.views import Question, View
+from pose_bridge.views import Prior, Question, View
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +123,7 @@ class Session:
                 id=f"{self._run}_{self._count}",
                 epoch=epoch,
                 T_odom_base=T_odom_base,
+                way=None if pose is None else pose.way,
                 T_map_base=self._T_map_base(epoch, picture.stamp_ns, T_odom_base),
                 **{item.name: getattr(picture, item.name) for item in dataclasses.fields(picture)},
             )
@@ -132,15 +133,20 @@ class Session:
             self._tell()
         return ""
 
-    def set_map_pose(self, T_map_odom: Array, since_stamp_ns: int = 0) -> int:
+    def set_map_pose(self, T_map_odom: Array, since_stamp_ns: int = 0, epoch: int | None = None) -> int:
         """Say where odometry lies in the map from a time on; returns how many keyframes that places.
+
+        Args:
+            T_map_odom: (4, 4).
+            since_stamp_ns: That time.
+            epoch: Of the stretch of odometry that is meant; None for the one that now grows.
 
         Raises:
             BadInputError: Not a rigid transform.
         """
         T_map_odom = rigid.rigid(T_map_odom)
         with self._news:
-            epoch = self.odometry.epoch
+            epoch = self.odometry.epoch if epoch is None else epoch
             if self._map_poses is None or self._map_poses.epoch != epoch:
                 self._map_poses = MapPoses(epoch, self.config.odometry)
             self._map_poses.add(since_stamp_ns, T_map_odom)
@@ -213,10 +219,12 @@ class Session:
         Args:
             reference: One keyframe.
             target: The other.
-            options: What else a `views.Question` holds.
+            options: What else a `views.Question` holds; without a prior, odometry's is taken.
         """
         (first, around_first), (second, around_second) = self.side(reference), self.side(target)
         ends = {first.id, second.id}
+        if options.get("prior") is None:
+            options["prior"] = self.prior_by_odometry(reference, target)
         left = {view.id: view for view in around_first if view.id not in ends}
         right = {view.id: view for view in around_second if view.id not in ends | left.keys()}
         return Question(
@@ -227,6 +235,23 @@ class Session:
             upright=True,
             common_ground=self.config.relocalize.common_ground,
             **options,
+        )
+
+    def prior_by_odometry(self, reference: Keyframe, target: Keyframe) -> Prior | None:
+        """Return where odometry has one keyframe's camera, seen from another's.
+
+        None where it broke in between, or is not known.
+        """
+        known = reference.T_odom_camera, target.T_odom_camera, reference.way, target.way
+        T_odom_reference, T_odom_target, way_reference, way_target = known
+        if T_odom_reference is None or T_odom_target is None or reference.epoch != target.epoch:
+            return None
+        if way_reference is None or way_target is None:
+            return None
+        place, turn = drift_on_winding(np.abs(way_target - way_reference), self.config.rigs)
+        return Prior(
+            T_reference_target=rigid.relative(T_odom_reference, T_odom_target),
+            covariance=np.diag([place] * 3 + [turn] * 3),
         )
 
     def background_pair(self) -> tuple[Keyframe, Keyframe] | None:
@@ -278,9 +303,12 @@ class Session:
 
         Raises:
             NoMapError, NoViewsError, NoExtrinsicsError: Something is missing to begin with.
+            StaleError: Odometry broke after a picture was taken.
         """
         epoch = self.odometry.epoch
         given = None if views is None else self._usable(views)
+        if given is not None and any(view.epoch != epoch for view in given):
+            raise StaleError("a picture is from before the robot's odometry broke; bring newer ones")
 
         heard = 0
 

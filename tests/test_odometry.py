@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pose_bridge.config import OdometryConfig
+from pose_bridge.config import OdometryConfig, RigsConfig
 from pose_bridge.errors import BadInputError
 from pose_bridge.geometry import rigid, rotations
-from pose_bridge.odometry import MapPoses, Odometry
+from pose_bridge.odometry import MapPoses, Odometry, drift_on_winding
 
 S = 10**9
 
@@ -31,6 +31,28 @@ def test_between_reports(seconds: float) -> None:
     assert found is not None
     assert found.epoch == 0
     np.testing.assert_allclose(found.T_odom_base, at(0.5 * seconds, 20.0 * seconds), atol=1e-3)
+
+
+def test_ways_are_as_long_as_they_wind() -> None:
+    found = driven(10.0).at(9 * S)
+    assert found is not None
+    np.testing.assert_allclose(found.way, [4.5, np.radians(180.0)], rtol=1e-3)
+    odometry = driven(5.0)
+    for step in range(1, 11):  # and back to where it began
+        odometry.add(5 * S + step * S // 2, at(2.5 - 0.25 * step, 100.0))
+    np.testing.assert_allclose(odometry.newest[1].way, [5.0, np.radians(100.0)], rtol=1e-3)
+    odometry.break_off()
+    odometry.add(20 * S, at(7.0))
+    np.testing.assert_allclose(odometry.newest[1].way, 0.0)
+
+
+def test_what_it_errs_by_grows_with_the_way() -> None:
+    settings = RigsConfig(odometry_m=0.01, odometry_deg=1.0, odometry_share=0.1)
+    place, turn = drift_on_winding(np.array([5.0, 0.0]), settings)
+    assert np.degrees(np.sqrt(turn)) == pytest.approx(1.0)
+    assert np.sqrt(place) == pytest.approx(np.hypot(np.hypot(0.01, 0.5), 5.0 * np.radians(1.0)))
+    turned = drift_on_winding(np.array([5.0, 1.0]), settings)
+    assert (turned > (place, turn)).all()
 
 
 @pytest.mark.parametrize("stamp_ns", [-1, 10 * S + 1, 100 * S])

@@ -256,6 +256,33 @@ def test_a_question_between_keyframes(session: Session) -> None:
     assert asked.upright
 
 
+def test_odometry_that_did_not_break_is_a_prior(session: Session) -> None:
+    robot = Robot(session)
+    robot.map_a_room()
+    robot.be_kidnapped()
+    first, last, seen = (session.keyframes.all()[index] for index in (2, len(MAP) - 1, -2))
+    prior = session.question(first, last).prior
+    assert prior is not None
+    np.testing.assert_allclose(
+        prior.T_reference_target, rigid.relative(first.T_odom_camera, last.T_odom_camera), atol=1e-9
+    )
+    near = session.question(session.keyframes.all()[1], first).prior
+    assert near is not None
+    assert np.trace(near.covariance) < np.trace(prior.covariance)
+    assert session.question(first, seen).prior is None
+    assert session.question(first, last, prior=near).prior is near
+
+
+def test_pictures_of_an_earlier_stretch_are_stale(session: Session) -> None:
+    robot = Robot(session)
+    robot.map_a_room()
+    robot.be_kidnapped()
+    seen = session.keyframes.of_epoch(session.odometry.epoch)
+    session.kidnapped()
+    with pytest.raises(StaleError):
+        session.relocalize(control(), views=seen)
+
+
 def test_named_by_id_or_time(session: Session) -> None:
     robot = Robot(session)
     robot.map_a_room()

@@ -27,6 +27,7 @@ class Keyframe:
         camera_id: The camera's own tf frame.
         epoch: Poses by odometry are comparable only within one; a break of odometry starts the next.
         T_odom_base: By odometry at capture, metric, (4, 4); None where there was none.
+        way: Metres driven and radians turned by then since odometry last broke, (2,); None where unknown.
         T_base_camera: Where the camera sits on the robot, (4, 4); None where nobody said.
         mask: bool (H, W), True where the picture may be used; None for everywhere.
         depth_m: float32 (H, W), registered to the image; NaN or 0 where unknown.
@@ -43,6 +44,7 @@ class Keyframe:
     camera_id: str
     epoch: int
     T_odom_base: NDArray[np.float64] | None = None
+    way: NDArray[np.float64] | None = None
     T_base_camera: NDArray[np.float64] | None = None
     mask: NDArray[np.bool_] | None = None
     depth_m: NDArray[np.float32] | None = None

@@ -131,7 +131,7 @@ def _places(hypotheses: Sequence[Hypothesis], frame: str) -> Iterator[Marker]:
         text = _marker("words", number, frame, Marker.TEXT_VIEW_FACING, HYPOTHESIS, alpha)
         text.pose.position = _point(T_map_base[:3, 3] + (0.0, 0.0, 2.0 * TEXT_M))
         text.scale.z = TEXT_M
-        text.text = f"{hypothesis.probability:.2f}, {len(hypothesis.attempts)} agree"
+        text.text = f"{hypothesis.probability:.2f}, {hypothesis.independent} agree"
         yield text
 
 

@@ -36,6 +36,15 @@ class NodeExecutor(SingleThreadedExecutor):
         super().__init__(context=context)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="service")
 
+    def spin(self) -> None:
+        """Run callbacks until it is shut down; newer rclpys' own does not call `spin_once`.
+
+        Raises:
+            Exception: What a callback raises.
+        """
+        while self.context.ok() and not self._is_shutdown:
+            self.spin_once()
+
     def spin_once(self, timeout_sec: float | None = None) -> None:
         """Run the next callback, or have a thread run it.
 

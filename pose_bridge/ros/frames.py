@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -27,6 +28,7 @@ from pose_bridge.ros.conversions import End
 log = logging.getLogger(__name__)
 
 Matrix = NDArray[np.float64]
+Guard = Callable[[Callable[[], None]], Callable[[], None]]
 
 # REP-103: a body looks along x with z up, a camera's optical frame along z with y down.
 R_BODY_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
@@ -40,14 +42,15 @@ class Frames:
     Args:
         node: Listens and publishes.
         config: The groups `frames`, `tf` and `extrinsics`.
+        guarded: Makes a timer's callback one that raises nothing.
     """
 
-    def __init__(self, node: Node, config: Config) -> None:
+    def __init__(self, node: Node, config: Config, guarded: Guard = lambda callback: callback) -> None:
         self._names = config.frames
         self._settings = config.tf
         self._T_base_camera = _optical(config.extrinsics) if config.extrinsics.known else None
         self._tf = _listener(node)
-        self._map_odom = _MapOdom(node, config) if config.tf.publish_map_odom else None
+        self._map_odom = _MapOdom(node, config, guarded) if config.tf.publish_map_odom else None
         self._pairs = _Pairs(node, config.tf) if config.tf.publish_pairs else None
 
     def T_base_camera(self, camera_frame: str, stamp_ns: int) -> Matrix | None:
@@ -181,19 +184,20 @@ class _Listener:
 class _MapOdom:
     """Publishes map -> odom again and again, as tf needs it, while there is one to hold."""
 
-    def __init__(self, node: Node, config: Config) -> None:
+    def __init__(self, node: Node, config: Config, guarded: Guard) -> None:
         self._node = node
+        self._tell = guarded(self._publish)
         self._names = config.frames
         self._tolerance = Duration(seconds=config.tf.tolerance_s)
         self._lock = threading.Lock()
         self._T_map_odom: Matrix | None = None
         self._publisher: Publisher | None = node.create_publisher(TFMessage, "/tf", QoSProfile(depth=100))
-        self._timer = node.create_timer(1.0 / config.tf.rate_hz, self._publish)
+        self._timer = node.create_timer(1.0 / config.tf.rate_hz, self._tell)
 
     def hold(self, T_map_odom: Matrix | None) -> None:
         with self._lock:
             self._T_map_odom = T_map_odom
-        self._publish()
+        self._tell()
 
     def close(self) -> None:
         with self._lock:

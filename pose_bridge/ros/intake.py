@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from pose_bridge.config import ImageConfig
-from pose_bridge.errors import BadCameraError, PoseBridgeError
+from pose_bridge.errors import BadCameraError, BadImageError, PoseBridgeError
 from pose_bridge.geometry.cameras import Camera
 from pose_bridge.ros import cameras, images, poses
 from pose_bridge.session import Picture, Session
@@ -149,6 +149,9 @@ class Intake:
         if camera is None:
             raise BadCameraError("no usable camera_info came yet")
         cameras.refuse_size(image, camera)
+        if mask is not None and mask.shape != image.shape[:2]:
+            (rows, columns), (height, width) = mask.shape, image.shape[:2]
+            raise BadImageError(f"the mask is {columns}x{rows}, pictures are {width}x{height}")
         frame = ready.message.header.frame_id
         return Picture(
             stamp_ns=ready.stamp_ns,
@@ -156,7 +159,7 @@ class Intake:
             camera=camera,
             camera_id=frame,
             T_base_camera=self._T_base_camera(frame, ready.stamp_ns),
-            mask=mask if mask is not None and mask.shape == image.shape[:2] else None,
+            mask=mask,
             depth_m=depth_m,
         )
 

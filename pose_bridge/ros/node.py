@@ -36,7 +36,6 @@ from pose_bridge.control import Control
 from pose_bridge.errors import BadInputError, CancelledError, NotLocalizedError, PoseBridgeError
 from pose_bridge.keyframes.keyframe import Keyframe
 from pose_bridge.msg import LoopClosureCandidate, RelativePose
-from pose_bridge.relocalization import Hypothesis
 from pose_bridge.ros import conversions, parameters, poses
 from pose_bridge.ros.conversions import End
 from pose_bridge.ros.diagnostics import Health
@@ -46,14 +45,14 @@ from pose_bridge.ros.goals import Goals, Task
 from pose_bridge.ros.intake import Intake
 from pose_bridge.ros.outlet import Feedback, Outlet
 from pose_bridge.ros.requests import Requests
+from pose_bridge.ros.whereabouts import FOLLOW_S, Whereabouts
 from pose_bridge.session import Session
 from pose_bridge.srv import MapFile, SetMapPose
-from pose_bridge.views import Question, Require, Stage
+from pose_bridge.views import Answer, Question, Require, Stage
 from pose_bridge.worker.client import WorkerClient
 
 SERVICE_THREADS = 2
 RESULT_TIMEOUT_S = 10  # for so long rclpy keeps a goal that ended, with all its pictures
-IDLE_S = 0.5
 LISTEN_S = 0.1
 
 
@@ -66,9 +65,8 @@ class PoseBridgeNode(LifecycleNode):
         self._ready = False
         self._closing = False
         parameters.declare(self)
-        self.declare_parameter("autostart", False)
         self.add_on_set_parameters_callback(lambda changed: parameters.check(changed, not self._ready))
-        if self.get_parameter("autostart").value:
+        if self.get_parameter(parameters.AUTOSTART).value:
             self._starter = self.create_timer(0.0, self._autostart)
 
     # --- lifecycle
@@ -138,13 +136,12 @@ class PoseBridgeNode(LifecycleNode):
         self._health = Health(self, config)
         self._worker = WorkerClient(config, on_state=self._health.worker_state)
         self._session = Session(config, self._worker)
-        self._frames = Frames(self, config)
+        self._frames = Frames(self, config, self._guarded)
         self._goals = Goals(self, config.goals.max_waiting)
         self._requests = Requests(self._session, self._frames.T_base_camera)
         self._intake = Intake(config.image, self._session, self._frames.T_base_camera, self._health)
         self._outlet = Outlet(self, config, self._session, self._frames)
-        self._hypotheses: list[Hypothesis] = []
-        self._lost = False
+        self._whereabouts = Whereabouts(config.relocalize, self._session, self._frames)
         self._opened = [
             *self._outlet.entities,
             *self._open_topics(),
@@ -152,7 +149,7 @@ class PoseBridgeNode(LifecycleNode):
             *self._open_services(),
         ]
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # also where simulated time stands still
-        for period_s, callback in ((1.0, self._report), (IDLE_S, self._idle)):
+        for period_s, callback in ((1.0, self._report), (FOLLOW_S, self._idle)):
             self._opened.append(self.create_timer(period_s, self._guarded(callback), clock=steady))
         self._ready = True
 
@@ -297,8 +294,7 @@ class PoseBridgeNode(LifecycleNode):
 
     def _lose(self, why: str) -> None:
         self.get_logger().warning(f"the robot's place in the map is unknown from now on: {why}")
-        self._lost = True
-        self._frames.stop_map_odom()
+        self._whereabouts.lose()
 
     def _on_candidate(self, candidate: LoopClosureCandidate) -> None:
         try:
@@ -350,7 +346,7 @@ class PoseBridgeNode(LifecycleNode):
         self._complain(error)
         self._health.failed_goal(error)
         if isinstance(error, NotLocalizedError) and isinstance(result, Relocalize.Result):
-            self._hypotheses = list(error.hypotheses)
+            self._whereabouts.suspect(error.hypotheses)
             result.hypotheses = self._outlet.hypotheses(error.hypotheses)
 
     def _estimate(self, handle: ServerGoalHandle, task: Task) -> EstimateRelativePose.Result:
@@ -372,7 +368,14 @@ class PoseBridgeNode(LifecycleNode):
         """Ask the worker, and publish what it says."""
         answer = self._session.bridge.answer(question, control)
         self._health.answered(answer)
-        return self._outlet.answered(question, answer, reference, target, hypothesis_asked)
+        self._session.pairs.done((reference.id, target.id))
+        message = self._outlet.answered(answer, reference, target, hypothesis_asked)
+        self._show(question, answer)
+        return message
+
+    def _show(self, question: Question, answer: Answer) -> None:
+        """Publish the views that bridged; whatever becomes of that, the answer is out."""
+        self._guarded(self._outlet.show)(question, answer)
 
     def _relocalize(self, handle: ServerGoalHandle, task: Task) -> Relocalize.Result:
         goal: Relocalize.Goal = handle.request
@@ -391,9 +394,10 @@ class PoseBridgeNode(LifecycleNode):
             seed=goal.seed,
             on_progress=feedback.search,
         )
-        self._hypotheses, self._lost = [found], False
+        result = self._whereabouts.find(found, lambda: self._outlet.localized(found, goal.publish))
         self._health.localized()
-        return self._outlet.localized(found, goal.publish)
+        self._show(found.best.question, found.best.answer)
+        return result
 
     # --- services
 
@@ -403,8 +407,7 @@ class PoseBridgeNode(LifecycleNode):
         if given != (names.map, names.odom):
             raise BadInputError(f"map_odom must be {names.map} -> {names.odom}, got {' -> '.join(given)}")
         T_map_odom = poses.transform_to_matrix(transform.transform)
-        self._session.set_map_pose(T_map_odom, poses.from_stamp(transform.header.stamp))
-        self._lost = False
+        self._whereabouts.say(T_map_odom, poses.from_stamp(transform.header.stamp))
 
     def _save_map(self, request: MapFile.Request, response: MapFile.Response) -> None:
         response.keyframes = self._session.save_map(request.name)
@@ -428,25 +431,15 @@ class PoseBridgeNode(LifecycleNode):
 
     def _report(self) -> None:
         self._health.publish(self._session, self._worker, self._active)
-        self._outlet.draw(self._hypotheses)
+        self._outlet.draw(self._whereabouts.hypotheses)
 
     def _idle(self) -> None:
         """Pictures that wait in vain, the map as tf has it, and bridges for which there is time now."""
         self._intake.flush(self._seconds())
-        self._follow_tf()
+        self._whereabouts.follow_tf()
         pair = self._session.background_pair() if self._active and self._config.auto.enabled else None
         if pair and not self._goals.in_background(functools.partial(self._bridge_pair, *pair)):
             self._session.pairs.give_back((pair[0].id, pair[1].id))
-
-    def _follow_tf(self) -> None:
-        """While the robot knows where it is, tf says where odometry lies in the map."""
-        newest = self._session.odometry.newest
-        if newest is None or self._lost:
-            return
-        stamp_ns, pose = newest
-        T_map_odom = self._frames.T_map_odom(stamp_ns, pose.T_odom_base)
-        if T_map_odom is not None:
-            self._session.set_map_pose(T_map_odom, stamp_ns - int(IDLE_S * 1e9))
 
     def _bridge_pair(self, reference: Keyframe, target: Keyframe, task: Task) -> None:
         question = self._session.question(reference, target, require=Require.METRIC, max_stage=Stage.CONTEXT)

@@ -18,11 +18,12 @@ from visualization_msgs.msg import MarkerArray
 
 from pose_bridge.action import EstimateRelativePose, Relocalize
 from pose_bridge.config import Config
+from pose_bridge.errors import StaleError
 from pose_bridge.geometry import rigid, uncertainty
 from pose_bridge.msg import Hypothesis as HypothesisMessage
 from pose_bridge.msg import RelativePose
 from pose_bridge.odometry import drift
-from pose_bridge.relocalization import Hypothesis, Progress
+from pose_bridge.relocalization import Attempt, Hypothesis, Progress
 from pose_bridge.ros import conversions, drawing, poses
 from pose_bridge.ros.conversions import End
 from pose_bridge.ros.frames import Frames
@@ -69,7 +70,7 @@ class Outlet:
         ]
 
     def answered(
-        self, question: Question, answer: Answer, reference: End, target: End, hypothesis_asked: bool = False
+        self, answer: Answer, reference: End, target: End, hypothesis_asked: bool = False
     ) -> RelativePose:
         """Publish an answer, and return it as a message."""
         self._audit.publish(self.message(answer, reference, target))
@@ -77,7 +78,6 @@ class Outlet:
         if answer.accepted:
             self._relative_pose.publish(message)
             self._publish_pair(answer, reference, target)
-        self._show(question, answer)
         return message
 
     def message(
@@ -94,20 +94,29 @@ class Outlet:
         Args:
             found: That place.
             publish: Also on initialpose, and hold map -> odom, as the parameters say.
+
+        Raises:
+            StaleError: Too much time has passed, or odometry has just broken; nothing is published.
         """
         best, names = found.best, self._config.frames
         stamp_ns = best.view.stamp_ns
+        age_s = (self._now_ns() - best.newest_ns) * 1e-9
+        if age_s > self._config.goals.max_result_age_s:
+            raise StaleError(
+                f"the robot was found by pictures that are {age_s:.0f} s old; ask again "
+                "(a bag needs its own clock: ros2 bag play --clock, and use_sim_time)"
+            )
         place = poses.to_stamped_pose(best.T_map_base, best.covariance, stamp_ns, names.map)
-        if (self._now_ns() - best.newest_ns) * 1e-9 <= self._config.goals.max_result_age_s:
-            self._pose.publish(place)
-            if publish or self._config.goals.publish_initialpose:
-                self._initialpose.publish(self._moved_to_now(found))
-            if publish:
-                self._frames.publish_map_odom(best.T_map_odom)
-        self._show(best.question, best.answer)
-        ends = End.of(best.keyframe), End.of(best.view)
         map_odom = poses.to_transform(best.T_map_odom, stamp_ns, names.map, names.odom)
-        return conversions.to_localized(place, self.message(best.answer, *ends), best.keyframe.id, map_odom)
+        ends = End.of(best.keyframe), End.of(best.view)
+        result = conversions.to_localized(place, self.message(best.answer, *ends), best.keyframe.id, map_odom)
+        initial = self._moved_to_now(best) if publish or self._config.goals.publish_initialpose else None
+        self._pose.publish(place)
+        if initial is not None:
+            self._initialpose.publish(initial)
+        if publish:
+            self._frames.publish_map_odom(best.T_map_odom)
+        return result
 
     def hypotheses(self, found: Sequence[Hypothesis]) -> list[HypothesisMessage]:
         """Return places where the robot may be as messages."""
@@ -116,7 +125,7 @@ class Outlet:
                 hypothesis.best.T_map_base,
                 hypothesis.best.covariance,
                 probability=hypothesis.probability,
-                agreeing=hypothesis.agreeing(self._config.relocalize),
+                agreeing=hypothesis.independent,
                 keyframe_ids=hypothesis.keyframe_ids,
             )
             for hypothesis in found
@@ -131,7 +140,7 @@ class Outlet:
                 )
             )
 
-    def _show(self, question: Question, answer: Answer) -> None:
+    def show(self, question: Question, answer: Answer) -> None:
         """Publish the views that bridged, if someone looks."""
         if self._views.get_subscription_count():
             self._views.publish(drawing.strip(question, answer))
@@ -151,18 +160,17 @@ class Outlet:
             return
         self._frames.publish_pair(reference, target, T_parent_reference, answer.T_reference_target, parent)
 
-    def _moved_to_now(self, found: Hypothesis) -> PoseWithCovarianceStamped:
+    def _moved_to_now(self, found: Attempt) -> PoseWithCovarianceStamped:
         """Where the robot is by now: who listens on initialpose cannot be trusted to move it there."""
-        best = found.best
-        newest = self._session.odometry.newest
-        stamp_ns, T_then_now = best.view.stamp_ns, np.eye(4)
-        if newest is not None and newest[1].epoch == best.view.epoch and best.view.T_odom_base is not None:
-            stamp_ns, T_then_now = newest[0], rigid.relative(best.view.T_odom_base, newest[1].T_odom_base)
+        newest, T_odom_base = self._session.odometry.newest, found.view.T_odom_base
+        if newest is None or newest[1].epoch != found.view.epoch or T_odom_base is None:
+            raise StaleError("the robot's odometry broke before it was told where it is; ask again")
+        T_then_now = rigid.relative(T_odom_base, newest[1].T_odom_base)
         place, turn = drift(T_then_now, self._config.rigs)
-        driven = np.diag([place] * 3 + [turn] * 3) if stamp_ns != best.view.stamp_ns else np.zeros((6, 6))
-        covariance = uncertainty.compose(best.T_map_base, best.covariance, T_then_now, driven)
-        T_map_base = np.asarray(best.T_map_base @ T_then_now)
-        return poses.to_initial_pose(T_map_base, covariance, stamp_ns, self._config.frames.map)
+        driven = np.diag([place] * 3 + [turn] * 3) if newest[0] != found.view.stamp_ns else np.zeros((6, 6))
+        covariance = uncertainty.compose(found.T_map_base, found.covariance, T_then_now, driven)
+        T_map_base = np.asarray(found.T_map_base @ T_then_now)
+        return poses.to_initial_pose(T_map_base, covariance, newest[0], self._config.frames.map)
 
 
 class Feedback:

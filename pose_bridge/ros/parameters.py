@@ -21,9 +21,11 @@ from rclpy.parameter import Parameter
 from pose_bridge.config import Config
 from pose_bridge.errors import ConfigError
 
+AUTOSTART = "autostart"
+
 
 def declare(node: Node) -> None:
-    """Declare every setting as `group.name`, with its description, range and default.
+    """Declare every setting as `group.name`, with its description, range and default, and `autostart`.
 
     Raises:
         ConfigError: The parameters that the node was started with hold an unknown name in one of our groups,
@@ -42,10 +44,9 @@ def declare(node: Node) -> None:
             ]
         elif low is not None:
             descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=1)]
-        try:
-            node.declare_parameter(name, item.default, descriptor)
-        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-            raise ConfigError(str(error)) from error
+        _declare(node, name, item.default, descriptor)
+    at_once = "configure and activate at the start; false where a lifecycle manager does"
+    _declare(node, AUTOSTART, False, ParameterDescriptor(description=at_once, read_only=True))
 
 
 def read(node: Node) -> Config:
@@ -68,6 +69,13 @@ def check(parameters: Sequence[Parameter], may_change: bool) -> SetParametersRes
         reason = f"{', '.join(ours)}: settings are read when the node is configured; clean it up first"
         return SetParametersResult(successful=False, reason=reason)
     return SetParametersResult(successful=True)
+
+
+def _declare(node: Node, name: str, default: Any, descriptor: ParameterDescriptor) -> None:
+    try:
+        node.declare_parameter(name, default, descriptor)
+    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+        raise ConfigError(str(error)) from error
 
 
 def _settings() -> Iterator[tuple[str, type, dataclasses.Field[Any]]]:

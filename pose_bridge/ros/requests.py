@@ -48,6 +48,10 @@ class Requests:
         ends = {reference.id, target.id}
         left = {view.id: view for view in around_reference if view.id not in ends}
         right = {view.id: view for view in around_target if view.id not in ends | left.keys()}
+        options = conversions.question_options(goal)
+        named = goal.reference, goal.target
+        if options.get("prior") is None and not any(map(conversions.has_picture, named)):
+            options["prior"] = self._session.prior_by_odometry(*map(self._named, named))
         question = Question(
             reference=reference,
             target=target,
@@ -55,7 +59,7 @@ class Requests:
             target_context=tuple(right.values()),
             upright=True,  # odometry and maps have z up (REP-105)
             common_ground=self._session.config.relocalize.common_ground,
-            **conversions.question_options(goal),
+            **options,
         )
         return question, first, second
 
@@ -119,6 +123,7 @@ class Requests:
     ) -> tuple[View, tuple[View, ...], End]:
         """One end of a question, what is around it, and what to say of the end."""
         epoch = self._session.odometry.epoch
+        frame = _frame_of_poses((message, *context), name) or self._session.config.frames.odom
         if conversions.has_picture(message):
             view = conversions.to_view(message, name)
             end = End(id=name, stamp_ns=view.stamp_ns, camera_frame_id=_frame(message))
@@ -128,16 +133,23 @@ class Requests:
             end = End.of(keyframe)
             if not context:
                 return *self._session.side(keyframe), end
-            view = keyframe.view(keyframe.T_odom_camera)
-        around = (self._view(other, f"{name}_context_{i}", epoch) for i, other in enumerate(context))
+            view = self._posed(keyframe, frame, epoch)
+        around = (self._view(other, f"{name}_context_{i}", frame, epoch) for i, other in enumerate(context))
         return view, tuple(around), end
 
-    def _view(self, message: ViewMessage, name: str, epoch: int) -> View:
-        """A view around an end, with its pose where that is in the end's own frame."""
+    def _view(self, message: ViewMessage, name: str, frame: str, epoch: int) -> View:
+        """A view around an end, with its pose where that is known in the side's frame."""
         if conversions.has_picture(message):
             return conversions.to_view(message, name)
-        keyframe = self._named(message)
-        return keyframe.view(keyframe.T_odom_camera if keyframe.epoch == epoch else None)
+        return self._posed(self._named(message), frame, epoch)
+
+    def _posed(self, keyframe: Keyframe, frame: str, epoch: int) -> View:
+        """A keyframe with its pose in a frame, if it is known there: by odometry, in one stretch of it."""
+        names = self._session.config.frames
+        if frame == names.map:
+            return keyframe.view(keyframe.T_map_camera)
+        by_odometry = frame == names.odom and keyframe.epoch == epoch
+        return keyframe.view(keyframe.T_odom_camera if by_odometry else None)
 
     def _named(self, message: ViewMessage) -> Keyframe:
         stamp_ns = poses.from_stamp(message.camera_info.header.stamp)
@@ -149,7 +161,9 @@ class Requests:
         if not conversions.has_picture(message):
             return self._named(message)
         view = conversions.to_view(message, name)
-        frame = _frame(message)
+        frame, odom = _frame(message), self._session.config.frames.odom
+        if (posed_in := message.camera_pose.header.frame_id) not in ("", odom):
+            raise BadInputError(f"{name}: camera_pose must be in {odom}, got {posed_in!r}")
         pose = self._session.odometry.at(view.stamp_ns)
         if pose is None:
             raise NoViewsError(f"{name}: odometry does not reach its time, {view.stamp_ns} ns")
@@ -168,6 +182,22 @@ class Requests:
             mask=view.mask,
             depth_m=view.depth_m,
         )
+
+
+def _frame_of_poses(messages: Sequence[ViewMessage], name: str) -> str:
+    """The frame that the poses of a side's pictures are in; empty if none has one.
+
+    Raises:
+        BadInputError: They are in several: nothing says how those lie to each other.
+    """
+    frames = {
+        message.camera_pose.header.frame_id for message in messages if conversions.has_picture(message)
+    } - {""}
+    if len(frames) > 1:
+        raise BadInputError(
+            f"{name}: camera_pose must be in one frame on each side, got {', '.join(sorted(frames))}"
+        )
+    return next(iter(frames), "")
 
 
 def _frame(message: ViewMessage) -> str:

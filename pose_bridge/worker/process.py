@@ -115,7 +115,10 @@ class WorkerProcess:
             self._connection.close()
         code = self._process.returncode
         how = f"signal {-code}, {signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
-        return ": ".join([how, *([" | ".join(self._last_lines)] if self._last_lines else [])])
+        said = " | ".join(self._last_lines)
+        if "ModuleNotFoundError" in said:
+            said += "; install it there, or set worker.python_executable to a Python that has it"
+        return ": ".join([how, *([said] if said else [])])
 
     def _end(self) -> str:
         """Close what closed its connection, and give it time to leave by itself."""

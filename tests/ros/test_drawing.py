@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -56,7 +58,8 @@ def place(T_map_base, covariance=None, agreeing=1) -> Hypothesis:
         map_ids=("m0",),
         view_ids=("v0",),
     )
-    return Hypothesis((attempt,) * agreeing)
+    questions = [Question(reference=MAP[0].view(), target=seen.view()) for seen in SEEN[:agreeing]]
+    return Hypothesis(tuple(dataclasses.replace(attempt, question=question) for question in questions))
 
 
 def test_keyframes_stand_where_they_are_known_to_be():

@@ -87,6 +87,24 @@ def test_what_a_service_raises_is_heard_of(
         spinning.result(PATIENCE_S)
 
 
+def test_it_spins_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Newer rclpys' own `spin` does not come by `spin_once`."""
+    context = Context()
+    rclpy.init(context=context, domain_id=free_domain())
+    executor, turns = NodeExecutor(1, context=context), []
+
+    def turn() -> None:
+        turns.append(1)
+        if len(turns) == 3:
+            executor.shutdown()
+
+    monkeypatch.setattr(rclpy.executors.Executor, "spin", None)
+    monkeypatch.setattr(executor, "spin_once", turn)
+    executor.spin()
+    assert len(turns) == 3
+    context.shutdown()
+
+
 def test_it_does_not_end_while_a_service_runs(slow: tuple[Slow, NodeExecutor, "Future[None]"]) -> None:
     node, executor, spinning = slow
     node.client.call_async(Trigger.Request())

@@ -213,6 +213,26 @@ def test_map_odom_is_held(ros, no_tf):
     told.publish_map_odom(T_A)
 
 
+def test_what_cannot_be_published_ends_nothing(ros, no_tf, monkeypatch):
+    """Neither the node nor the goal that found the robot."""
+    failures = []
+
+    def guarded(callback):
+        def safe():
+            try:
+                callback()
+            except ZeroDivisionError as error:
+                failures.append(error)
+
+        return safe
+
+    node = ros.node("a")
+    told = Frames(node, Config(tf=TfConfig(publish_map_odom=True, rate_hz=50.0)), guarded)
+    monkeypatch.setattr(frames.poses, "to_tf", lambda transforms: 1 / 0)
+    told.publish_map_odom(T_A)
+    assert ros.until(lambda: len(failures) > 2)
+
+
 def test_stamps_lie_ahead_of_now(ros, no_tf, monkeypatch):
     node, sent = ros.node("a"), []
     told = Frames(node, Config(tf=TfConfig(publish_map_odom=True, tolerance_s=2.0)))

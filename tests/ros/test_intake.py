@@ -153,6 +153,16 @@ def test_a_mask_is_for_all_that_follow() -> None:
         np.testing.assert_array_equal(seen.mask, usable > 0)
 
 
+def test_a_mask_of_another_size_is_no_mask() -> None:
+    """The robot's own body must not be taken for the room."""
+    robot = Robot(use_mask=True)
+    robot.odom(5.0)
+    robot.intake.mask(Image(height=2, width=3, encoding="mono8", step=3, data=bytes(6)))
+    robot.image(1, now_s=0.0)
+    assert robot.seen == []
+    assert robot.failures == [("image", f"the mask is 3x2, pictures are {SIZE[1]}x{SIZE[0]}")]
+
+
 @pytest.mark.parametrize("topic", ["image", "camera_info", "depth", "mask"])
 def test_what_cannot_be_used_is_told_and_left_out(topic: str) -> None:
     robot = Robot(use_depth=True, use_mask=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from installed import require_ros
 
@@ -20,20 +21,23 @@ from action_msgs.msg import GoalStatus  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
-from robot_world import standing  # noqa: E402
+from robot_world import MAP, SEEN, standing  # noqa: E402
 from ros_graph import free_domain  # noqa: E402
-from ros_node import QUICK, Caller, Robot, pair, until, view  # noqa: E402
+from ros_node import QUICK, Caller, Robot, S, pair, until, view  # noqa: E402
 from ros_numbers import finite_numbers  # noqa: E402
+from std_msgs.msg import Empty  # noqa: E402
 
 from pose_bridge.action import Relocalize  # noqa: E402
 from pose_bridge.control import Control  # noqa: E402
-from pose_bridge.errors import ErrorCode, NoMapError  # noqa: E402
+from pose_bridge.errors import ErrorCode, NoMapError, StaleError  # noqa: E402
+from pose_bridge.keyframes.keyframe import Keyframe  # noqa: E402
 from pose_bridge.msg import LoopClosureCandidate, RelativePose  # noqa: E402
+from pose_bridge.relocalization import Attempt, Hypothesis  # noqa: E402
 from pose_bridge.ros.executor import NodeExecutor  # noqa: E402
 from pose_bridge.ros.goals import Task  # noqa: E402
 from pose_bridge.ros.node import SERVICE_THREADS, PoseBridgeNode  # noqa: E402
 from pose_bridge.srv import MapFile  # noqa: E402
-from pose_bridge.views import Answer, Question, Reason  # noqa: E402
+from pose_bridge.views import Answer, Question, Reason, Status  # noqa: E402
 
 EXPECTED = "? nobody expects this"
 UNEXPECTED = "\ud800 nobody expects this"  # and it is no text that could be sent or logged as it is
@@ -178,7 +182,8 @@ def test_a_candidate_is_answered_whatever_happens(
         ("_intake.camera_info", "camera_info"),
         ("_session.move", "odom"),
         ("_session.see", "odom"),  # which a picture waits for
-        ("_follow_tf", "_idle"),
+        ("_session.kidnapped", "kidnapped"),
+        ("_whereabouts.follow_tf", "_idle"),
         ("_outlet.draw", "_report"),
     ],
 )
@@ -195,7 +200,52 @@ def test_what_a_callback_raises_is_reported(
     monkeypatch.setattr(node._health, "failed", listen)
     monkeypatch.setattr(*of(node, path), surprise)
     robot = Robot(caller)
-    assert until(lambda: robot.step(standing(0, 0, 0), 1) and callback in failed)
+
+    def is_reported() -> bool:
+        robot.step(standing(0, 0, 0), 1)
+        caller.say("pose_bridge/kidnapped", Empty())
+        return callback in failed
+
+    assert until(is_reported)
+
+
+def test_a_strip_that_cannot_be_drawn_takes_no_answer_back(
+    node: PoseBridgeNode, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node._outlet, "show", surprise)
+    outcome = caller.ask(pair())
+    assert (outcome.status, outcome.code) == (GoalStatus.STATUS_SUCCEEDED, ErrorCode.NONE)
+
+
+@pytest.mark.parametrize(("age_s", "why"), [(1000.0, "1000 s old"), (1.0, "odometry broke")])
+def test_a_place_that_is_stale_is_not_published(
+    node: PoseBridgeNode, monkeypatch: pytest.MonkeyPatch, age_s: float, why: str
+) -> None:
+    found, said = localized(SEEN[0]), []
+    monkeypatch.setattr(node._outlet, "_now_ns", lambda: int(SEEN[0].stamp_ns + age_s * S))
+    for name in ("_pose", "_initialpose"):
+        monkeypatch.setattr(getattr(node._outlet, name), "publish", said.append)
+    with pytest.raises(StaleError, match=why):
+        node._outlet.localized(found, publish=True)
+    assert said == []
+
+
+def localized(view: Keyframe) -> Hypothesis:
+    answer = Answer(status=Status.ACCEPTED, _T_reference_target=np.eye(4), _covariance=np.eye(6))
+    return Hypothesis(
+        (
+            Attempt(
+                question=Question(reference=MAP[0].view(), target=view.view()),
+                answer=answer,
+                keyframe=MAP[0],
+                view=view,
+                T_map_base=np.eye(4),
+                covariance=np.eye(6),
+                map_ids=(),
+                view_ids=(),
+            ),
+        )
+    )
 
 
 def test_log_and_diagnostics_name_it(
@@ -207,7 +257,7 @@ def test_log_and_diagnostics_name_it(
     def fail(*_: Any) -> None:
         raise SurpriseError(text)
 
-    monkeypatch.setattr(node, "_follow_tf", fail)
+    monkeypatch.setattr(node._whereabouts, "follow_tf", fail)
     assert until(lambda: any("? only here" in each.msg for each in caller.heard["/rosout"]))
     assert until(lambda: (status := caller.status("node")) and "? only here" in status.message)
 

@@ -72,5 +72,5 @@ def test_an_interpreter_without_what_the_bridge_needs_is_told(tmp_path: Path) ->
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')  # without its packages
     python.chmod(0o755)
     client = WorkerClient(Config(worker=WorkerConfig(python_executable=str(python))))
-    with pytest.raises(WorkerDiedError, match=r"exit code 1.*ModuleNotFoundError: No module named"):
+    with pytest.raises(WorkerDiedError, match=r"exit code 1.*ModuleNotFoundError.*worker\.python_executable"):
         client.start()
