@@ -49,7 +49,6 @@ STRANGER_BUDGET_S = 15.0
 TURN_S = 2.0 * np.pi / TURN_RADPS
 START_S, STORY_S, ANSWER_S = 30.0, 90.0, 10.0
 MEETING_S = 0.5  # until both ends of a service know each other; an answer before that is lost
-HONEST = {ErrorCode.NOT_LOCALIZED, ErrorCode.AMBIGUOUS, ErrorCode.NEED_MOTION}
 ADVICE = ("", "turn", "move", "bring more light")
 TICK_S = 0.05
 
@@ -207,7 +206,7 @@ def summary(found: Found | None, code: ErrorCode, stranger_code: ErrorCode, seco
             "keyframe_id": found.keyframe_id,
             "seconds": found.seconds,
         }
-    stranger = {"error_code": stranger_code.name, "abstained": stranger_code in HONEST}
+    stranger = {"error_code": stranger_code.name, "abstained": stranger_code is ErrorCode.NOT_LOCALIZED}
     passed = kidnapped["localized"] and stranger["abstained"]
     return {"passed": passed, "seconds": seconds, "kidnapped": kidnapped, "stranger": stranger}
 
@@ -232,7 +231,8 @@ def play(demo: Demo, console: Console) -> bool:
     demo.look_around()
     result, seconds = demo.ask(STRANGER_BUDGET_S)
     stranger = ErrorCode(result.error_code)
-    meaning = "and rightly so: it never saw this room" if stranger in HONEST else "but it never saw this room"
+    rightly = stranger is ErrorCode.NOT_LOCALIZED
+    meaning = "and rightly so: it never saw this room" if rightly else "but it never saw this room"
     console.print(f"        [bold]{stranger.name}[/bold] {meaning}. {escape(result.error_msg)}")
     if found is not None:
         room = Room(demo.asked.style, ROOM_SEED)

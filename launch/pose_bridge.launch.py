@@ -17,11 +17,17 @@ ARGUMENTS = {
     "profile": ("real", "which models to use; `pose_bridge models list` shows them"),
     "params_file": ("", "parameters of the node, as YAML; empty: the defaults"),
     "namespace": ("", "namespace of the node and of its relative topics"),
+    "image": ("image", "topic of the camera's pictures; with image.transport compressed, those below it"),
+    "camera_info": ("camera_info", "topic of the camera's calibration"),
+    "odom": ("odom", "topic of odometry"),
+    "depth": ("depth", "topic of depth images, which image.use_depth asks for"),
+    "mask": ("mask", "topic of masks, which image.use_mask asks for"),
     "use_sim_time": ("false", "take the time from /clock"),
     "autostart": ("true", "configure and activate the node; false where a lifecycle manager does"),
     "rviz": ("false", "start RViz with a view of keyframes, poses and hypotheses"),
     "log_level": ("info", "debug, info, warn, error or fatal"),
 }
+TOPICS = ("image", "camera_info", "odom", "depth", "mask")
 
 
 def profile(name: str) -> dict[str, Any]:
@@ -47,6 +53,10 @@ def nodes(context: LaunchContext) -> list[Node]:
             name="pose_bridge",
             namespace=LaunchConfiguration("namespace"),
             parameters=[settings, *([params_file] if params_file else []), sim_time, autostart],
+            remappings=[
+                *((topic, LaunchConfiguration(topic)) for topic in TOPICS),
+                ("image/compressed", [LaunchConfiguration("image"), "/compressed"]),
+            ],
             arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
             output="screen",
         ),

@@ -12,7 +12,8 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +25,7 @@ from accelerate.utils import set_seed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pose_bridge.errors import BadInputError, ConfigError
@@ -273,6 +275,18 @@ class Trainer:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         console = Console(stderr=True, highlight=False, quiet=not self._accelerator.is_main_process)
         return Progress(*columns, console=console, refresh_per_second=1)
+
+
+@contextmanager
+def coarse(device: torch.device) -> Iterator[None]:
+    """Products in bfloat16 where the hardware has it: for a network's blocks, not for its losses."""
+    if device.type == "cuda":
+        known = torch.cuda.is_bf16_supported()
+        attention = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    else:  # the fused attention of processors takes longer backwards in bfloat16 than in float32
+        known, attention = bool(torch.cpu.get_capabilities().get("avx512_bf16")), [SDPBackend.MATH]
+    with torch.autocast(device.type, torch.bfloat16, enabled=known), sdpa_kernel(attention):
+        yield
 
 
 def _put_in_place(folder: Path) -> None:

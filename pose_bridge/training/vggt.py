@@ -24,7 +24,7 @@ from pose_bridge.estimators.vggt.weights import FILE
 from pose_bridge.geometry import distances, rigid, rotations
 from pose_bridge.training import footage
 from pose_bridge.training.sets import Batch, Sets, gathered
-from pose_bridge.training.train import Plan
+from pose_bridge.training.train import Plan, coarse
 from pose_bridge.training.truth import truth
 
 MINI = Architecture(
@@ -92,7 +92,7 @@ class Taught(nn.Module):
             rotation(norm(of[:, :, :1].transpose(1, 2)))[:, 0]
             for norm, of in ((attention.q_norm, q), (attention.k_norm, k))
         )
-        self._looks.append((q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).log_softmax(dim=-1))
+        self._looks.append(((q @ k.transpose(-1, -2)).float() / q.shape[-1] ** 0.5).log_softmax(dim=-1))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return by how much the network is wrong, by kind, weighted by `WEIGHTS`."""
@@ -100,10 +100,11 @@ class Taught(nn.Module):
         self._looks.clear()
         known = truth(batch, network.size.patch_px)
         sets, frames = batch.images.shape[:2]
-        patches = network.embed(batch.images.flatten(0, 1)).unflatten(0, (sets, frames))
         layers = (*network.size.dense_layers, MATCH_LAYER, network.size.depth - 1)
         grid = tuple(side // network.size.patch_px for side in size_px)
-        *dense, middle, last = network.aggregator(patches, grid, layers)
+        with coarse(batch.images.device):
+            patches = network.embed(batch.images.flatten(0, 1)).unflatten(0, (sets, frames))
+            *dense, middle, last = network.aggregator(patches, grid, layers)
         some = math.ceil(DEPTH_SHARE * sets)
         first = network.aggregator.first_patch
         encodings = network.camera_head.refined(last[:, :, 0].float())

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,24 @@ def test_what_is_not_known_teaches_nothing(batch: Batch) -> None:
     sum(losses.values()).backward()
     assert all(loss.isfinite() for loss in losses.values())
     assert all(p.grad is not None and p.grad.isfinite().all() for p in taught.parameters())
+
+
+def test_blocks_that_compute_coarsely_learn_nearly_the_same(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    taught = Taught(vggt.fresh())
+
+    def direction() -> torch.Tensor:
+        taught.zero_grad()
+        losses = taught(batch)
+        assert all(loss.dtype is torch.float32 for loss in losses.values())
+        sum(losses.values()).backward()
+        return torch.cat([parameter.grad.flatten() for parameter in taught.parameters()])
+
+    coarse = direction()
+    monkeypatch.setattr(vggt, "coarse", lambda _: contextlib.nullcontext())
+    assert torch.cosine_similarity(coarse, direction(), dim=0) > 0.98
 
 
 def test_asking_it_keeps_nothing(batch: Batch) -> None:
