@@ -63,10 +63,18 @@ class Control:
             CancelledError: The caller cancelled.
             BudgetSpentError: The budget ran out.
         """
-        if self.cancelled:
-            raise CancelledError("cancelled by the caller")
+        self.check_cancelled()
         if self.remaining_s <= 0:
             raise BudgetSpentError(f"the budget of {self._budget_s:g} s ran out")
+
+    def check_cancelled(self) -> None:
+        """Return if nobody cancelled, though the time be up.
+
+        Raises:
+            CancelledError: The caller cancelled.
+        """
+        if self.cancelled:
+            raise CancelledError("cancelled by the caller")
 
     def step(self, what: str) -> None:
         """Say what comes next, and `check`."""

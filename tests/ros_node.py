@@ -281,6 +281,10 @@ class Caller:
         self.node.create_subscription(kind, topic, kept.append, qos)
         return kept
 
+    def speak(self, kind: type, topic: str) -> None:
+        """Be able to say something on one more topic."""
+        self._publishers[topic] = self.node.create_publisher(kind, topic, MANY)
+
     def wait(self, future: Any) -> Any:
         """Return what a future becomes."""
         assert until(future.done), "no answer from the node"
@@ -384,8 +388,11 @@ class Robot:
     """Drives, and tells what it sees and where it is by odometry; its clock runs ahead of nobody's.
 
     Attributes:
+        topics: On which it talks.
         stamp_ns: Of its last picture.
     """
+
+    topics: tuple[str, ...] = ("image", "camera_info", "odom")
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
@@ -399,8 +406,7 @@ class Robot:
             status = self._caller.status(topic)
             return 0.0 if status is None else float({v.key: v.value for v in status.values}["received"])
 
-        topics = ("image", "camera_info", "odom")
-        assert until(lambda: self.step(np.eye(4), 0) and all(map(received, topics)), every_s=0.1)
+        assert until(lambda: self.step(np.eye(4), 0) and all(map(received, self.topics)), every_s=0.1)
 
     def step(self, T_odom_base: np.ndarray, seed: int, picture: Image | None = None) -> int:
         """Half a second later: a picture amid reports of odometry, as one may be lost; returns its stamp."""
@@ -410,10 +416,13 @@ class Robot:
         self._caller.say("camera_info", self.info)
         seen = image(seed) if picture is None else picture
         seen.header.stamp = poses.to_stamp(self.stamp_ns)
-        self._caller.say("image", seen)
+        self.show(seen)
         self.move(T_odom_base, self.stamp_ns + S // 20)
         self.move(T_odom_base, self.stamp_ns + S // 10)
         return self.stamp_ns
+
+    def show(self, seen: Image) -> None:
+        self._caller.say("image", seen)
 
     def move(self, T_odom_base: np.ndarray, stamp_ns: int) -> None:
         self._caller.say("odom", odometry(T_odom_base, stamp_ns))

@@ -5,13 +5,16 @@ import dataclasses
 
 import numpy as np
 import pytest
+import synthetic
 
-from pose_bridge.config import GatesConfig
-from pose_bridge.estimators.base import Problem
+from pose_bridge.bridge import Bridge, Rung
+from pose_bridge.config import Config, GatesConfig
+from pose_bridge.control import Control
+from pose_bridge.estimators.base import Estimate, Problem, scaled_cameras
 from pose_bridge.gates import Claim, conflict
 from pose_bridge.geometry import rigid, rotations
 from pose_bridge.geometry.cameras import Camera
-from pose_bridge.views import Prior, Question, Reason, Translation, View
+from pose_bridge.views import Answer, Prior, Question, Reason, Stage, Status, Translation, View
 
 CAMERA = Camera.from_focal_px(60.0, 80, 60)
 # camera axes in a frame with z up: looking along x
@@ -168,3 +171,128 @@ def test_an_answer_that_was_made_level_is_asked_as_it_would_be_otherwise(gate: s
     assert reason is Reason.GRAVITY_CONFLICT
     unsure = dataclasses.replace(claim, unleveled=(T, np.diag([0.5**2] * 6)))
     assert conflict(unsure, QUESTION, PROBLEM, GatesConfig()) is None
+
+
+# --- through the bridge: the pictures agree with the answer, and only what else is known speaks against it
+
+UNIT_M = 1.7  # of the estimate's lengths
+CENTRE = moved(0.0, 0.0, 0.6) @ rigid.make(R_SIDE_CAMERA, np.zeros(3))
+T_DRIVEN = dict(zip(NAMES, (CENTRE @ T for T in synthetic.arc([0.0, 40.0, 10.0, 30.0])), strict=True))
+
+
+class Told:
+    """An estimator that finds what it was told to find."""
+
+    name, stage = "sfm", Stage.CONTEXT
+
+    def __init__(self, estimate: Estimate) -> None:
+        self._estimate = estimate
+
+    def estimate(self, problem: Problem, control: Control) -> Estimate:
+        return self._estimate
+
+
+def in_place(T: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """A change of the map that leaves a camera where it is."""
+    place = moved(*T[:3, 3])
+    return place @ change @ rigid.inverse(place)
+
+
+def seen_elsewhere(change_in_map: np.ndarray, *names: str) -> dict[str, np.ndarray]:
+    return {name: change_in_map @ T if name in names else T for name, T in T_DRIVEN.items()}
+
+
+def answered(
+    T_seen: dict[str, np.ndarray],
+    gates: GatesConfig,
+    T_prior: np.ndarray | None = None,
+    T_unleveled: np.ndarray | None = None,
+) -> Answer:
+    """What the bridge says where pictures show the cameras, and odometry has them on `T_DRIVEN`."""
+    rng = np.random.default_rng(0)
+    points = rigid.transform(CENTRE, synthetic.cloud(rng, 200))
+    shown = synthetic.problem(list(T_seen.values()), points, rng, noise_px=0.3, sides=list(SIDES))
+    views = [
+        dataclasses.replace(view, T_side_camera=rigid.inverse(T_MAP_ODOM) @ T if side else T)
+        for view, T, side in zip(shown.views, T_DRIVEN.values(), SIDES, strict=True)
+    ]
+    problem = dataclasses.replace(shown, views=views)
+    T_reference_camera = {index: rigid.relative(T_seen["r"], T) for index, T in enumerate(T_seen.values())}
+    estimate = Estimate(
+        stage=Stage.CONTEXT,
+        estimator="sfm",
+        T_reference_camera=scaled_cameras(T_reference_camera, 1.0 / UNIT_M),
+        tracks=synthetic.all_tracks(len(NAMES), len(points)),
+        points=rigid.transform(rigid.inverse(T_seen["r"]), points) / UNIT_M,
+        rms_px=0.4,
+        joint_covariance=SIGMA**2 * np.eye(18),
+        covariance_views=(1, 2, 3),
+        unleveled=None if T_unleveled is None else (T_unleveled, SIGMA**2 * np.eye(6)),
+    )
+    bridge = Bridge(Config(gates=gates))
+    bridge._rungs = (Rung(lambda *_: problem, Told(estimate)),)
+    question = Question(
+        reference=views[0],
+        target=views[1],
+        reference_context=(views[2],),
+        target_context=(views[3],),
+        prior=None if T_prior is None else dataclasses.replace(PRIOR, T_reference_target=T_prior),
+        upright=True,
+        common_ground=True,
+        min_stage=Stage.CONTEXT,
+    )
+    return bridge.answer(question)
+
+
+T_TARGET = rigid.relative(T_DRIVEN["r"], T_DRIVEN["t"])
+TILTED = in_place(T_DRIVEN["t"], turned("x", 8))
+CONTRADICTED = {
+    "tilt": ("max_tilt_deg", Reason.GRAVITY_CONFLICT, "tilted", (TILTED, "t", "t1"), {}),
+    "height": ("max_height_m", Reason.GRAVITY_CONFLICT, "above", (moved(0, 0, 0.5), "t", "t1"), {}),
+    "side turn": (
+        "max_side_turn_deg",
+        Reason.ODOMETRY_CONFLICT,
+        "turns view v3",
+        (in_place(T_DRIVEN["t1"], turned("z", 9)), "t1"),
+        {},
+    ),
+    "side shift": (
+        "max_side_shift_m",
+        Reason.ODOMETRY_CONFLICT,
+        "view v3 0.36 m elsewhere",
+        (in_place(T_DRIVEN["t"], turned("z", 30)) @ in_place(T_DRIVEN["t1"], turned("z", -30)), "t1"),
+        {},
+    ),
+    "prior": (
+        "max_prior_sigma",
+        Reason.ODOMETRY_CONFLICT,
+        "prior",
+        (moved(0.8, 0, 0), "t", "t1"),
+        {"T_prior": T_TARGET},
+    ),
+    "tilt, were it not made level": (
+        "max_tilt_deg",
+        Reason.GRAVITY_CONFLICT,
+        "tilted",
+        (np.eye(4),),
+        {"T_unleveled": rigid.relative(T_DRIVEN["r"], TILTED @ T_DRIVEN["t"])},
+    ),
+}
+
+
+def test_the_bridge_accepts_what_nothing_contradicts() -> None:
+    answer = answered(T_DRIVEN, GatesConfig(), T_TARGET, T_TARGET)
+    assert answer.accepted, answer.reason_text
+    np.testing.assert_allclose(answer.T_reference_target, T_TARGET, atol=1e-9)
+
+
+@pytest.mark.parametrize("what", CONTRADICTED)
+def test_one_gate_of_the_bridge_stops_a_good_estimate(what: str) -> None:
+    gate, reason, text, elsewhere, known = CONTRADICTED[what]
+    stopped = answered(seen_elsewhere(*elsewhere), GatesConfig(), **known)
+    assert (stopped.status, stopped.reason) == (Status.REJECTED, reason), stopped.reason_text
+    assert text in stopped.reason_text
+    assert stopped.evidence is not None
+    let_through = answered(seen_elsewhere(*elsewhere), GatesConfig(**{gate: widest(gate)}), **known)
+    assert let_through.accepted, let_through.reason_text
+    assert let_through.translation is Translation.METRIC

@@ -126,15 +126,15 @@ class Goals:
             self._told_s = time.monotonic()
             self._untold.discard(task)
         try:
+            if not isinstance(outcome, BaseException):  # published, though somebody has asked to stop since
+                return outcome  # type: ignore[no-any-return]
             if task.cancel_requested:
                 raise CancelledError("cancelled by the caller")
             if isinstance(outcome, CancelledError) or (
                 task.is_set() and isinstance(outcome, PoseBridgeError)
             ):
                 raise DeactivatedError("the node was deactivated or reset while the goal ran")
-            if isinstance(outcome, BaseException):
-                raise outcome
-            return outcome  # type: ignore[no-any-return]
+            raise outcome
         finally:
             del done, outcome  # an error that its own frame holds keeps all pictures of the goal
 

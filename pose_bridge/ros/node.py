@@ -157,7 +157,7 @@ class PoseBridgeNode(LifecycleNode):
         self._active = False
         self._goals.close()
         self._worker.stop()
-        self._frames.stop_map_odom()
+        self._whereabouts.stop_telling()
 
     def _close(self) -> None:
         if not self._ready:
@@ -367,6 +367,7 @@ class PoseBridgeNode(LifecycleNode):
     ) -> RelativePose:
         """Ask the worker, and publish what it says."""
         answer = self._session.bridge.answer(question, control)
+        control.check_cancelled()  # what is published counts, and what was cancelled is not
         self._health.answered(answer)
         self._session.pairs.done((reference.id, target.id))
         message = self._outlet.answered(answer, reference, target, hypothesis_asked)
@@ -394,7 +395,12 @@ class PoseBridgeNode(LifecycleNode):
             seed=goal.seed,
             on_progress=feedback.search,
         )
-        result = self._whereabouts.find(found, lambda: self._outlet.localized(found, goal.publish))
+
+        def tell() -> Relocalize.Result:
+            control.check_cancelled()
+            return self._outlet.localized(found, goal.publish)
+
+        result = self._whereabouts.find(found, tell)
         self._health.localized()
         self._show(found.best.question, found.best.answer)
         return result

@@ -54,6 +54,11 @@ class Whereabouts:
             self._lost, self._T_map_odom, self._hypotheses = True, None, ()
             self._frames.stop_map_odom()
 
+    def stop_telling(self) -> None:
+        """Tell tf nothing any more; a search that is to stop and has not told yet does not either."""
+        with self._lock:
+            self._frames.stop_map_odom()
+
     def suspect(self, hypotheses: Sequence[Hypothesis]) -> None:
         """A search found places where it may be, and none for sure."""
         with self._lock:

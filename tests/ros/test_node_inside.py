@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,12 +20,13 @@ require_ros()
 
 import rclpy  # noqa: E402
 from action_msgs.msg import GoalStatus  # noqa: E402
+from lifecycle_msgs.msg import Transition  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
-from robot_world import MAP, SEEN, standing  # noqa: E402
+from robot_world import MAP, SEEN, Oracle, standing  # noqa: E402
 from ros_graph import free_domain  # noqa: E402
-from ros_node import QUICK, Caller, Robot, S, pair, until, view  # noqa: E402
+from ros_node import LONG_S, QUICK, Caller, Robot, S, pair, until, view  # noqa: E402
 from ros_numbers import finite_numbers  # noqa: E402
 from std_msgs.msg import Empty  # noqa: E402
 
@@ -32,14 +35,19 @@ from pose_bridge.control import Control  # noqa: E402
 from pose_bridge.errors import ErrorCode, NoMapError, StaleError  # noqa: E402
 from pose_bridge.keyframes.keyframe import Keyframe  # noqa: E402
 from pose_bridge.msg import LoopClosureCandidate, RelativePose  # noqa: E402
-from pose_bridge.relocalization import Attempt, Hypothesis  # noqa: E402
+from pose_bridge.relocalization import Attempt, Hypothesis, Progress, State  # noqa: E402
 from pose_bridge.ros.executor import NodeExecutor  # noqa: E402
 from pose_bridge.ros.goals import Task  # noqa: E402
 from pose_bridge.ros.node import SERVICE_THREADS, PoseBridgeNode  # noqa: E402
+from pose_bridge.ros.outlet import Feedback  # noqa: E402
 from pose_bridge.srv import MapFile  # noqa: E402
 from pose_bridge.views import Answer, Question, Reason, Status  # noqa: E402
 
 EXPECTED = "? nobody expects this"
+ENDED = {
+    "cancelled": (GoalStatus.STATUS_CANCELED, ErrorCode.CANCELED),
+    "deactivated": (GoalStatus.STATUS_ABORTED, ErrorCode.DEACTIVATED),
+}
 UNEXPECTED = "\ud800 nobody expects this"  # and it is no text that could be sent or logged as it is
 
 
@@ -260,6 +268,66 @@ def test_log_and_diagnostics_name_it(
     monkeypatch.setattr(node._whereabouts, "follow_tf", fail)
     assert until(lambda: any("? only here" in each.msg for each in caller.heard["/rosout"]))
     assert until(lambda: (status := caller.status("node")) and "? only here" in status.message)
+
+
+@pytest.fixture
+def lost(node: PoseBridgeNode, caller: Caller) -> Iterator[None]:
+    """A map, and what the robot has just seen since nobody knows where it is."""
+    session, now_ns = node._session, time.time_ns()
+    session.kidnapped()
+    session.move(now_ns, SEEN[-1].T_odom_base)
+    epoch = session.odometry.epoch
+    places = [dataclasses.replace(place, epoch=epoch - 1) for place in MAP]
+    seen = [dataclasses.replace(keyframe, epoch=epoch, stamp_ns=now_ns) for keyframe in SEEN]
+    session.keyframes.replace([*places, *seen])
+    yield
+    session.keyframes.clear()
+    if caller.state() == "inactive":
+        assert caller.transition(Transition.TRANSITION_ACTIVATE)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "deactivated"])
+@pytest.mark.parametrize(
+    ("state", "bridge"),
+    [
+        *(pytest.param(state, Nobody, id=state.name) for state in State),
+        pytest.param(State.CHECKING, Oracle, id="found"),
+    ],
+)
+def test_a_search_ends_in_whatever_state_it_is(
+    node: PoseBridgeNode,
+    caller: Caller,
+    lost: None,
+    monkeypatch: pytest.MonkeyPatch,
+    state: State,
+    bridge: type,
+    how: str,
+) -> None:
+    """Which is held there until the node has heard of it."""
+    reached, heard = threading.Event(), threading.Event()
+    tell = Feedback.search
+
+    def search(feedback: Feedback, progress: Progress) -> None:
+        tell(feedback, progress)
+        if progress.state is state:
+            reached.set()
+            heard.wait(LONG_S)
+
+    monkeypatch.setattr(Feedback, "search", search)
+    monkeypatch.setattr(node._session, "bridge", bridge())
+    topics = ("pose_bridge/pose", "initialpose")
+    before = [len(caller.heard[topic]) for topic in topics]
+    goal = caller.send(Relocalize.Goal(budget_s=60.0, publish=True))
+    assert reached.wait(LONG_S)
+    if how == "cancelled":
+        goal.cancel()
+    else:
+        assert caller.transition(Transition.TRANSITION_DEACTIVATE)
+    heard.set()
+    outcome = goal.outcome()
+    assert (outcome.status, outcome.code) == ENDED[how]
+    assert finite_numbers(outcome.result) == []
+    assert [len(caller.heard[topic]) for topic in topics] == before
 
 
 @pytest.mark.parametrize("what", ["answered", "failed", "cancelled"])

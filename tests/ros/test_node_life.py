@@ -23,6 +23,8 @@ from ros_numbers import finite_numbers  # noqa: E402
 
 from pose_bridge.action import Relocalize  # noqa: E402
 from pose_bridge.errors import ErrorCode  # noqa: E402
+from pose_bridge.keyframes import store  # noqa: E402
+from pose_bridge.srv import MapFile  # noqa: E402
 
 CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP
 ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
@@ -171,6 +173,31 @@ def test_a_node_that_ends_leaves_no_worker(start: Start, meet: Meet, number: int
     assert "Traceback" not in node.said()
 
 
+@pytest.mark.parametrize(("state", "how"), [("BRIDGING", "SIGTERM"), ("WAITING_FOR_MOTION", "shutdown")])
+def test_a_node_that_ends_looks_for_the_robot_no_longer(
+    start: Start, meet: Meet, tmp_path: Path, state: str, how: str
+) -> None:
+    store.save_map(tmp_path / "maps", "room", MAP)
+    node = start({"autostart": True, "image.reliability": "reliable"})
+    caller = meet(node)
+    assert until(lambda: caller.state() == "active")
+    assert caller.call("load_map", MapFile.Request(name="room")).keyframes == len(MAP)
+    (worker,) = node.workers()
+    node.mood("deaf 60")
+    if state == "BRIDGING":
+        Robot(caller).greet()  # a picture to look for
+    goal = caller.send(Relocalize.Goal(budget_s=300.0, publish=True))
+    assert until(lambda: goal.feedback and goal.feedback[-1].state == getattr(goal.feedback[-1], state))
+    if how == "shutdown":
+        assert caller.transition(SHUTDOWN)
+        assert (caller.state(), node.workers()) == ("finalized", [])
+    assert node.end(signal.SIGTERM) == 0, node.said()
+    assert_ended(goal.outcome(), ErrorCode.DEACTIVATED)
+    assert until(lambda: is_gone(worker))
+    assert caller.settled()
+    assert "Traceback" not in node.said()
+
+
 # --- the background
 
 
@@ -204,6 +231,7 @@ def test_bridges_in_the_background_step_aside(start: Start, meet: Meet) -> None:
         ("goals.max_waiting", "many", "goals.max_waiting"),
         ("goals.max_waiting", 0, "goals.max_waiting"),
         ("bridge.budget_s", -1.0, "bridge.budget_s"),
+        ("autostart", "perhaps", "autostart"),
     ],
 )
 def test_settings_that_cannot_be_end_it(start: Start, name: str, value: object, said: str) -> None:

@@ -26,6 +26,7 @@ from ros_node import (  # noqa: E402
     LATCHED,
     SLACK_S,
     Caller,
+    Goal,
     NodeProcess,
     Robot,
     S,
@@ -36,7 +37,18 @@ from ros_node import (  # noqa: E402
     view,
 )
 from ros_numbers import finite_numbers  # noqa: E402
-from std_msgs.msg import Empty  # noqa: E402
+from ros_room import (  # noqa: E402
+    AT_A_LOOK,
+    LOOKS,
+    are_kept,
+    captured,
+    carry_away,
+    drive_until_kept,
+    last_log,
+    look_around,
+    map_the_room,
+    set_map_pose,
+)
 from visualization_msgs.msg import MarkerArray  # noqa: E402
 
 from pose_bridge.action import EstimateRelativePose, Relocalize  # noqa: E402
@@ -47,8 +59,6 @@ from pose_bridge.msg import View as ViewMessage  # noqa: E402
 from pose_bridge.ros import poses  # noqa: E402
 from pose_bridge.srv import MapFile, SetMapPose  # noqa: E402
 
-LOOKS = 6
-AT_A_LOOK = [standing(2.0, 2.0 + 0.1 * index, -90.0 + 30.0 * index) for index in range(LOOKS)]
 UNPUBLISHED = ("/tf", "/tf_static", "initialpose", "pose_bridge/pose")
 
 
@@ -99,51 +109,15 @@ def robot(node: NodeProcess, caller: Caller, only_robot: Robot) -> Iterator[Robo
 
 @pytest.fixture
 def mapped(caller: Caller, robot: Robot) -> list[int]:
-    """Stamps of the map's keyframes: odometry and map are one."""
-    robot.move(standing(0, 0, 0), robot.stamp_ns + S // 10)
-    assert set_map_pose(caller, np.eye(4)).error_code == 0
-    stamps_ns = [robot.step(place.T_map_base, seed) for seed, place in enumerate(MAP)]
-    return are_kept(caller, stamps_ns)
+    """Stamps of the map's keyframes."""
+    return map_the_room(caller, robot)
 
 
 @pytest.fixture
 def kidnapped(caller: Caller, robot: Robot, mapped: list[int]) -> list[int]:
     """Stamps of what it has seen since."""
-    caller.say("pose_bridge/kidnapped", Empty())
-    assert until(lambda: "kidnapped" in last_log(caller))
+    carry_away(caller)
     return look_around(caller, robot)
-
-
-def look_around(caller: Caller, robot: Robot) -> list[int]:
-    stamps_ns = [
-        robot.step(rigid.inverse(T_MAP_ODOM) @ T_map_base, 100 + index)
-        for index, T_map_base in enumerate(AT_A_LOOK)
-    ]
-    return are_kept(caller, stamps_ns)
-
-
-def is_kept(caller: Caller, stamp_ns: int) -> bool:
-    """Whether a picture is a keyframe by now, which diagnostics would tell only once per second."""
-    outcome = caller.ask(EstimateRelativePose.Goal(reference=captured(stamp_ns)))
-    return outcome.code is ErrorCode.BAD_REQUEST  # for want of a target
-
-
-def are_kept(caller: Caller, stamps_ns: list[int]) -> list[int]:
-    for stamp_ns in stamps_ns:
-        assert until(lambda stamp_ns=stamp_ns: is_kept(caller, stamp_ns))
-    return stamps_ns
-
-
-def drive_until_kept(caller: Caller, robot: Robot) -> None:
-    """What went wrong before may still be on its way when the next picture comes."""
-    places = (standing(0.3 * step, 0.0, 0.0) for step in range(20))
-    stamps_ns = (robot.step(place, 200 + seed) for seed, place in enumerate(places))
-    assert any(until(lambda stamp_ns=stamp_ns: is_kept(caller, stamp_ns), 1.0) for stamp_ns in stamps_ns)
-
-
-def last_log(caller: Caller) -> str:
-    log = caller.heard["/rosout"]
-    return log[-1].msg if log else ""
 
 
 def keyframes(caller: Caller) -> dict[str, int]:
@@ -152,18 +126,6 @@ def keyframes(caller: Caller) -> dict[str, int]:
     assert until(lambda: len(caller.heard["diagnostics"]) > seen)
     values = {pair.key: pair.value for pair in caller.status("keyframes").values}
     return {name: int(values[name]) for name in ("keyframes", "mapped")}
-
-
-def set_map_pose(caller: Caller, T_map_odom: np.ndarray, parent: str = "map", child: str = "odom") -> Any:
-    transform = poses.to_transform(T_map_odom, 1, parent, child)
-    return caller.call("set_map_pose", SetMapPose.Request(map_odom=transform))
-
-
-def captured(stamp_ns: int) -> ViewMessage:
-    """A keyframe, named by its time."""
-    message = ViewMessage()
-    message.camera_info.header.stamp = poses.to_stamp(stamp_ns)
-    return message
 
 
 def published(caller: Caller) -> dict[str, int]:
@@ -209,6 +171,61 @@ def test_keyframes_are_named_by_time_and_by_id(caller: Caller, mapped: list[int]
 
     goal.target = captured(mapped[3] + S // 4)
     assert_failed(caller.ask(goal), ErrorCode.UNKNOWN_KEYFRAME)
+
+
+def nothing(*_: Any) -> None:
+    pass
+
+
+def kill_worker(node: NodeProcess, *_: Any) -> None:
+    (worker,) = node.workers()
+    os.kill(worker, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("mood", "happens", "code"),
+    [
+        ("rejects them", nothing, ErrorCode.NONE),
+        ("guesses", nothing, ErrorCode.NONE),
+        ("crash", nothing, ErrorCode.WORKER_DIED),
+        ("hesitates", kill_worker, ErrorCode.WORKER_DIED),
+        ("hesitates", lambda node, goal: goal.cancel(), ErrorCode.CANCELED),
+    ],
+    ids=["rejected", "guessed", "crashed", "killed", "cancelled"],
+)
+def test_only_an_accepted_answer_is_a_frame(
+    node: NodeProcess,
+    caller: Caller,
+    mapped: list[int],
+    mood: str,
+    happens: Callable[[NodeProcess, Goal], None],
+    code: ErrorCode,
+) -> None:
+    """Not even one that was accepted for a while, before it all went wrong."""
+    topics = ("pose_bridge/relative_pose", "/tf_static")
+    before = [len(caller.heard[topic]) for topic in topics]
+
+    def news() -> list[int]:
+        return [len(caller.heard[topic]) - count for topic, count in zip(topics, before, strict=True)]
+
+    ends = {"reference": captured(mapped[0]), "target": captured(mapped[3])}
+    node.mood(mood)
+    goal = caller.send(EstimateRelativePose.Goal(**ends))
+    accepted = RelativePose.STATUS_ACCEPTED
+    assert until(lambda: goal.done or any(step.best_so_far.status == accepted for step in goal.feedback))
+    happens(node, goal)
+    outcome = goal.outcome()
+    assert outcome.code is code
+    assert outcome.result.relative_pose.status != accepted
+    assert news() == [0, 0]
+
+    node.mood("at_once")
+    answer = caller.ask(EstimateRelativePose.Goal(**ends)).result.relative_pose
+    assert answer.status == accepted
+    assert until(lambda: all(news()))
+    assert news() == [1, 1]  # what came late would have come before
+    assert caller.heard["pose_bridge/relative_pose"][-1].target_id == answer.target_id
+    assert caller.heard["/tf_static"][-1].transforms[-1].child_frame_id == answer.child_frame_id
 
 
 def test_loop_closures(node: NodeProcess, caller: Caller, mapped: list[int]) -> None:
@@ -273,8 +290,7 @@ def test_kidnapped_and_found(caller: Caller, robot: Robot, kidnapped: list[int])
     np.testing.assert_allclose(
         poses.transform_to_matrix(held[-1].transforms[0].transform), T_MAP_ODOM, atol=1e-5
     )
-    caller.say("pose_bridge/kidnapped", Empty())
-    assert until(lambda: "kidnapped" in last_log(caller))
+    carry_away(caller)
     time.sleep(0.2)
     silent = len(held)
     time.sleep(0.3)
@@ -306,11 +322,6 @@ def turn_clock_back(node: NodeProcess, caller: Caller, robot: Robot) -> None:
     robot.move(AT_A_LOOK[-1], robot.stamp_ns - 20 * S)
 
 
-def kill_worker(node: NodeProcess, caller: Caller, robot: Robot) -> None:
-    (worker,) = node.workers()
-    os.kill(worker, signal.SIGKILL)
-
-
 def deactivate(node: NodeProcess, caller: Caller, robot: Robot) -> None:
     assert caller.transition(Transition.TRANSITION_DEACTIVATE)
     assert caller.transition(Transition.TRANSITION_ACTIVATE)
@@ -323,9 +334,9 @@ def reset(node: NodeProcess, caller: Caller, robot: Robot) -> None:
 @pytest.mark.parametrize(
     ("mood", "happens", "code"),
     [
-        ("rejects you", lambda *_: None, ErrorCode.NOT_LOCALIZED),
-        ("unexpected", lambda *_: None, ErrorCode.UNKNOWN),
-        ("memory numpy", lambda *_: None, ErrorCode.OUT_OF_MEMORY),
+        ("rejects you", nothing, ErrorCode.NOT_LOCALIZED),
+        ("unexpected", nothing, ErrorCode.UNKNOWN),
+        ("memory numpy", nothing, ErrorCode.OUT_OF_MEMORY),
         ("patiently", kill_worker, ErrorCode.WORKER_DIED),
         ("patiently", deactivate, ErrorCode.DEACTIVATED),
         ("patiently", reset, ErrorCode.DEACTIVATED),
@@ -351,14 +362,20 @@ def test_not_found_is_no_place(
     assert published(caller) == before
 
 
-@pytest.mark.parametrize("state", [Relocalize.Feedback.BRIDGING, Relocalize.Feedback.WAITING_FOR_MOTION])
+@pytest.mark.parametrize(
+    ("mood", "state"),
+    [
+        ("patiently", "RETRIEVING"),
+        ("patiently", "BRIDGING"),
+        ("rejects you", "CHECKING"),
+        ("rejects you", "WAITING_FOR_MOTION"),
+    ],
+)
 def test_a_search_is_cancelled(
-    node: NodeProcess, caller: Caller, robot: Robot, kidnapped: list[int], state: int
+    node: NodeProcess, caller: Caller, robot: Robot, kidnapped: list[int], mood: str, state: str
 ) -> None:
     before = published(caller)
-    node.mood("rejects you" if state == Relocalize.Feedback.WAITING_FOR_MOTION else "patiently")
-    goal = caller.send(Relocalize.Goal(budget_s=300.0, publish=True))
-    assert until(lambda: any(step.state == state for step in goal.feedback))
+    goal = search_until(node, caller, mood, state)
     start_s = time.monotonic()
     goal.cancel()
     outcome = goal.outcome()
@@ -368,11 +385,28 @@ def test_a_search_is_cancelled(
     assert published(caller) == before
 
 
+def search_until(node: NodeProcess, caller: Caller, mood: str, state: str) -> Goal:
+    """A search that is, or just was, in a state, and does not end by itself."""
+    node.mood(mood)
+    goal = caller.send(Relocalize.Goal(budget_s=300.0, publish=True))
+    assert until(lambda: any(step.state == getattr(step, state) for step in goal.feedback))
+    return goal
+
+
+def test_a_search_that_waits_ends_with_the_node(
+    node: NodeProcess, caller: Caller, robot: Robot, kidnapped: list[int]
+) -> None:
+    before = published(caller)
+    goal = search_until(node, caller, "rejects you", "WAITING_FOR_MOTION")
+    deactivate(node, caller, robot)
+    assert_failed(goal.outcome(), ErrorCode.DEACTIVATED)
+    assert published(caller) == before
+
+
 def test_it_waits_for_the_robot_to_move(
     node: NodeProcess, caller: Caller, robot: Robot, mapped: list[int]
 ) -> None:
-    caller.say("pose_bridge/kidnapped", Empty())
-    assert until(lambda: "kidnapped" in last_log(caller))
+    carry_away(caller)
     goal = caller.send(Relocalize.Goal(budget_s=60.0))
     assert until(lambda: any(step.advice == step.ADVICE_TURN for step in goal.feedback))
     look_around(caller, robot)
