@@ -41,6 +41,7 @@ from pose_bridge.views import Stage
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "build" / "demo"
+PICTURE, RESULT = "kidnapped_robot.png", "result.json"
 MAP = "demo"
 ROOM_SEED, STRANGER_SEED = 0, 1
 SPEED = 4.0
@@ -71,7 +72,7 @@ class Demo:
             "use_sim_time": True,
             "image.reliability": "reliable",
             "image.patience_s": SPEED,  # by the simulator's clock: a second by the wall's
-            "map.directory": OUT,
+            "map.directory": self.asked.out,
             "worker.threads": os.cpu_count() or 1,
             "extrinsics.known": True,
             "extrinsics.x_m": mount.camera_forward_m,
@@ -104,7 +105,7 @@ class Demo:
         for response in self.witness.placed:
             self.told("set_map_pose", response)
         self.told("save_map", self.witness.save_map.call_async(_named(self.witness.save_map, MAP)))
-        return list(store.load_map(OUT, MAP))
+        return list(store.load_map(self.asked.out, MAP))
 
     def carry(self, how: Any, doing: str) -> int:
         """Have the robot carried; returns the stamp of the last picture before."""
@@ -171,7 +172,9 @@ class Demo:
                     process.check()
                 passed_s = time.monotonic() - start_s
                 if passed_s > limit_s:
-                    raise DemoError(f"{doing}: not done after {limit_s:.0f} s; see the logs in {OUT}")
+                    raise DemoError(
+                        f"{doing}: not done after {limit_s:.0f} s; see the logs in {self.asked.out}"
+                    )
                 status.update(f"{doing} ({passed_s:.0f} s) {more()}")
                 time.sleep(TICK_S)
         return value
@@ -183,7 +186,7 @@ class Demo:
         self.witness.close()
 
     def _run(self, module: str, parameters: dict[str, Any]) -> None:
-        self._processes.append(Process(module, parameters, OUT / f"{module}.log"))
+        self._processes.append(Process(module, parameters, self.asked.out / f"{module}.log"))
 
     def _seen(self) -> str:
         return f"{len(self.witness.truth)} pictures"
@@ -236,9 +239,9 @@ def play(demo: Demo, console: Console) -> bool:
     console.print(f"        [bold]{stranger.name}[/bold] {meaning}. {escape(result.error_msg)}")
     if found is not None:
         room = Room(demo.asked.style, ROOM_SEED)
-        figure.draw(found, keyframes, demo.witness, (since_ns, until_ns), OUT / "kidnapped_robot.png", room)
+        figure.draw(found, keyframes, demo.witness, (since_ns, until_ns), demo.asked.out / PICTURE, room)
     outcome = summary(found, code, stranger, time.monotonic() - start_s)
-    (OUT / "result.json").write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
+    (demo.asked.out / RESULT).write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
     return bool(outcome["passed"])
 
 
@@ -248,11 +251,12 @@ def main() -> int:
     parser.add_argument("--style", type=int, default=66, help="seed of the furniture and the room")
     parser.add_argument("--seed", type=int, default=1066, help="seed of the robot's ways and errors")
     parser.add_argument("--budget", type=float, default=40.0, help="seconds to find the robot in")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder for the picture and the numbers")
     asked = parser.parse_args()
     console = Console(highlight=False)
-    OUT.mkdir(parents=True, exist_ok=True)
-    for leftover in ("kidnapped_robot.png", "result.json"):
-        (OUT / leftover).unlink(missing_ok=True)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    for leftover in (PICTURE, RESULT):
+        (asked.out / leftover).unlink(missing_ok=True)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -267,8 +271,8 @@ def main() -> int:
         return 130
     finally:
         demo.close()
-    for name in ("kidnapped_robot.png", "result.json"):
-        console.print(f"{(OUT / name).relative_to(ROOT)}")
+    for name in (PICTURE, RESULT):
+        console.print(str(asked.out / name))
     console.print(
         "[bold]Both came out right.[/bold]" if passed else "[bold]It did not come out right.[/bold]"
     )

@@ -26,7 +26,6 @@ from pose_bridge.geometry.cameras import Camera
 from pose_bridge.views import (
     Answer,
     Evidence,
-    Prior,
     Question,
     Reason,
     Require,
@@ -424,17 +423,6 @@ def test_gravity_and_ground(walk: Walk, bridge: Bridge, T_new_old: np.ndarray, r
     else:
         assert_no_pose(answer)
         assert_right(bridge.answer(question), walk.T(*BRIDGED))  # nobody said that the frames are upright
-
-
-def test_a_prior_checks(walk: Walk, bridge: Bridge) -> None:
-    T_true = walk.T(*GOOD)
-    covariance = np.diag([0.3**2] * 3 + [np.radians(3.0) ** 2] * 3)
-    near = Prior(T_reference_target=T_true, covariance=covariance)
-    assert_right(bridge.answer(walk.question(*GOOD, prior=near)), T_true)
-    T_far = rigid.make(T_true[:3, :3] @ rotations.so3_exp([0.0, 0.5, 0.0]), T_true[:3, 3])
-    answer = bridge.answer(walk.question(*GOOD, prior=Prior(T_reference_target=T_far, covariance=covariance)))
-    assert_no_pose(answer)
-    assert answer.reason is Reason.ODOMETRY_CONFLICT
 
 
 # --- the ladder
