@@ -13,22 +13,25 @@ import argparse
 import math
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from pose_bridge.errors import PoseBridgeError
-from pose_bridge.training.ltx import LtxRecipe, LtxVaeRecipe
 from pose_bridge.training.train import Recipe, Trainer
-from pose_bridge.training.vggt import VggtRecipe
 
 STEPS = 40_000
-# Of a folder with footage, how many steps, a seed, and a folder with an autoencoder.
-RECIPES: dict[str, Callable[[Path, int, int, Path], Recipe]] = {
-    "vggt-mini": lambda footage, steps, seed, _: VggtRecipe(footage, steps, seed, wide=False),
-    "vggt-mini-wide": lambda footage, steps, seed, _: VggtRecipe(footage, steps, seed, wide=True),
-    "ltx-mini-vae": lambda footage, steps, seed, _: LtxVaeRecipe(footage, steps, seed),
-    "ltx-mini": LtxRecipe,
-}
+RECIPES = ("vggt-mini", "vggt-mini-wide", "ltx-mini-vae", "ltx-mini")
+
+
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """Return what is asked for; diffusers takes seconds to come, so only who needs it waits for it."""
+    common = args.footage, args.steps, args.seed
+    if args.recipe.startswith("vggt"):
+        from pose_bridge.training.vggt import VggtRecipe
+
+        return VggtRecipe(*common, wide=args.recipe.endswith("wide"))
+    from pose_bridge.training.ltx import LtxRecipe, LtxVaeRecipe
+
+    return LtxVaeRecipe(*common) if args.recipe.endswith("vae") else LtxRecipe(*common, args.vae)
 
 
 def main() -> None:
@@ -57,8 +60,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     try:
-        recipe = RECIPES[args.recipe](args.footage, args.steps, args.seed, args.vae)
-        trainer = Trainer(recipe, args.out, args.begin)
+        trainer = Trainer(recipe_of(args), args.out, args.begin)
 
         def stop(*_: object) -> None:
             trainer.stop = True

@@ -204,8 +204,9 @@ def test_what_was_learned_is_what_is_used(footage_folder: Path, tmp_path: Path) 
         np.testing.assert_allclose(found, R_first @ R.T, atol=0.02)
 
 
-def test_validation_measures_angles(footage_folder: Path) -> None:
+def test_validation_measures_angles(footage_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that says nothing is off by the angle itself."""
+    monkeypatch.setattr(vggt, "VALIDATION_PAIRS", 32)
     recipe = VggtRecipe(footage_folder, 10, 0, wide=False)
     taught = recipe.module().eval()
     branch = taught.network.camera_head.pose_branch.fc2
