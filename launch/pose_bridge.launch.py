@@ -30,9 +30,8 @@ ARGUMENTS = {
 TOPICS = ("image", "camera_info", "odom", "depth", "mask")
 
 
-def profile(name: str) -> dict[str, Any]:
+def profile(folder: Path, name: str) -> dict[str, Any]:
     """Return what a profile sets, as parameters."""
-    folder = Path(get_package_share_directory("pose_bridge"), "config", "profiles")
     path = folder / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(other.stem for other in folder.glob("*.yaml")))
@@ -42,7 +41,8 @@ def profile(name: str) -> dict[str, Any]:
 
 def nodes(context: LaunchContext) -> list[Node]:
     """Return the nodes, once the arguments are known."""
-    settings = profile(LaunchConfiguration("profile").perform(context))
+    share = Path(get_package_share_directory("pose_bridge"))
+    settings = profile(share / "config" / "profiles", LaunchConfiguration("profile").perform(context))
     params_file = LaunchConfiguration("params_file").perform(context)
     sim_time = {"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}
     autostart = {"autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool)}
@@ -65,10 +65,7 @@ def nodes(context: LaunchContext) -> list[Node]:
             executable="rviz2",
             namespace=LaunchConfiguration("namespace"),
             parameters=[sim_time],
-            arguments=[
-                "-d",
-                str(Path(get_package_share_directory("pose_bridge"), "rviz", "pose_bridge.rviz")),
-            ],
+            arguments=["-d", str(share / "rviz" / "pose_bridge.rviz")],
             condition=IfCondition(LaunchConfiguration("rviz")),
         ),
     ]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pose_bridge.config import OdometryConfig, RigsConfig
-from pose_bridge.geometry import distances, rigid, rotations
+from pose_bridge.geometry import rigid, rotations
 
 NS = 1e9
 
@@ -113,9 +113,8 @@ class Odometry:
     def newest(self) -> tuple[int, BasePose] | None:
         """Stamp and pose of the last report of this epoch; None before there is one."""
         with self._lock:
-            if not self._poses or self._poses[-1].epoch != self._epoch:
-                return None
-            return self._stamps_ns[-1], self._poses[-1]
+            last = self._last()
+            return None if last is None else (self._stamps_ns[-1], last)
 
     def add(self, stamp_ns: int, T_odom_base: NDArray[np.float64]) -> str:
         """Take one report.
@@ -128,18 +127,17 @@ class Odometry:
         """
         T_odom_base = rigid.rigid(T_odom_base)
         with self._lock:
-            broke = self._break_between(stamp_ns, T_odom_base)
+            last, broke, way = self._last(), "", np.zeros(2)
+            if last is not None:
+                step = _way(rigid.relative(last.T_odom_base, T_odom_base))
+                broke, way = self._break_between(stamp_ns, step), last.way + step
             if broke:
-                self._epoch += 1
+                self._epoch, last, way = self._epoch + 1, None, np.zeros(2)
             if self._stamps_ns and stamp_ns <= self._stamps_ns[-1]:
-                if self._poses[-1].epoch == self._epoch:
+                if last is not None:
                     return ""  # came late, and newer ones are there
                 self._stamps_ns, self._poses = [], []  # by another clock
             self._stamps_ns.append(stamp_ns)
-            last = self._poses[-1] if self._poses and self._poses[-1].epoch == self._epoch else None
-            way = np.zeros(2)
-            if last is not None:
-                way = last.way + _way(rigid.relative(last.T_odom_base, T_odom_base))
             self._poses.append(BasePose(T_odom_base, self._epoch, way))
             self._forget(stamp_ns)
         return broke
@@ -170,15 +168,16 @@ class Odometry:
         way = a.way + fraction * (b.way - a.way)
         return BasePose(rigid.interpolate(a.T_odom_base, b.T_odom_base, fraction), a.epoch, way)
 
-    def _break_between(self, stamp_ns: int, T_odom_base: NDArray[np.float64]) -> str:
-        if not self._poses or self._poses[-1].epoch != self._epoch:
-            return ""
+    def _last(self) -> BasePose | None:
+        """The last report of this epoch, if there is one; with the lock held."""
+        return self._poses[-1] if self._poses and self._poses[-1].epoch == self._epoch else None
+
+    def _break_between(self, stamp_ns: int, step: NDArray[np.float64]) -> str:
+        """Why a report breaks with the last one, from which it is so many metres and radians away."""
         passed_s = (stamp_ns - self._stamps_ns[-1]) / NS
         if passed_s < -self._settings.max_gap_s:
             return f"the clock went back by {-passed_s:.2f} s"
-        T_last_now = rigid.relative(self._poses[-1].T_odom_base, T_odom_base)
-        moved_m = float(np.linalg.norm(T_last_now[:3, 3]))
-        turned_deg = distances.rotation_error_deg(np.eye(3), T_last_now[:3, :3])
+        moved_m, turned_deg = float(step[0]), float(np.degrees(step[1]))
         passed_s = max(passed_s, 0.0)
         if moved_m > self._settings.slack_m + self._settings.max_speed_m_s * passed_s:
             return f"odometry jumped by {moved_m:.2f} m in {passed_s:.2f} s"

@@ -447,10 +447,8 @@ class Search:
         if a.view.epoch != b.view.epoch:
             return False
         T_map_base = a.T_map_odom @ _known(b.view.T_odom_base)
-        apart_m = float(np.linalg.norm(T_map_base[:3, 3] - b.T_map_base[:3, 3]))
-        apart_deg = distances.rotation_error_deg(T_map_base[:3, :3], b.T_map_base[:3, :3])
         slack_m = CERTAIN_SIGMA * float(np.hypot(a.sigma_m, b.sigma_m))
-        return apart_m <= settings.agree_distance_m + slack_m and apart_deg <= settings.agree_angle_deg
+        return is_one_place(T_map_base, b.T_map_base, settings, slack_m)
 
     def _wait_for_motion(self, control: Control) -> None:
         if self.wait is None:
@@ -488,6 +486,13 @@ class Search:
         if self.wait is None and len(self.views()) < 2 * self.config.relocalize.min_agreeing:
             return NeedMotionError(f"the robot has seen too little; {help_[advice]}; {why}")
         return NotLocalizedError(f"no place in the map could be tied to what the robot sees; {why}")
+
+
+def is_one_place(T_a: Array, T_b: Array, settings: RelocalizeConfig, slack_m: float = 0.0) -> bool:
+    """Return whether two places of the base in the map, (4, 4), agree, or are so much farther apart."""
+    apart_m = float(np.linalg.norm(T_a[:3, 3] - T_b[:3, 3]))
+    apart_deg = distances.rotation_error_deg(T_a[:3, :3], T_b[:3, :3])
+    return apart_m <= settings.agree_distance_m + slack_m and apart_deg <= settings.agree_angle_deg
 
 
 def in_map(answer: Answer, place: Keyframe, view: Keyframe) -> tuple[Array, Array]:

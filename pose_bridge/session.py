@@ -35,6 +35,7 @@ from pose_bridge.views import Prior, Question, View
 log = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
+Side = tuple[View, tuple[View, ...]]  # of a question: its end, and what is around that
 RECENT_VERDICTS = 20
 
 
@@ -205,7 +206,7 @@ class Session:
         """
         return self.keyframes.get(keyframe_id) if keyframe_id else self.keyframes.at(stamp_ns)
 
-    def side(self, keyframe: Keyframe) -> tuple[View, tuple[View, ...]]:
+    def side(self, keyframe: Keyframe) -> Side:
         """Return a keyframe as an end of a question, and its neighbours as context, in one frame."""
         around = self.keyframes.neighbours(keyframe, self.config.keyframes.neighbours)
         if keyframe.T_odom_camera is not None:
@@ -221,10 +222,20 @@ class Session:
             target: The other.
             options: What else a `views.Question` holds; without a prior, odometry's is taken.
         """
-        (first, around_first), (second, around_second) = self.side(reference), self.side(target)
-        ends = {first.id, second.id}
         if options.get("prior") is None:
             options["prior"] = self.prior_by_odometry(reference, target)
+        return self.question_of(self.side(reference), self.side(target), **options)
+
+    def question_of(self, reference: Side, target: Side, **options: Any) -> Question:
+        """Return the question where one view's camera was, seen from another's; no view is on both sides.
+
+        Args:
+            reference: One view, and those around it.
+            target: The other, likewise.
+            options: What else a `views.Question` holds.
+        """
+        (first, around_first), (second, around_second) = reference, target
+        ends = {first.id, second.id}
         left = {view.id: view for view in around_first if view.id not in ends}
         right = {view.id: view for view in around_second if view.id not in ends | left.keys()}
         return Question(
@@ -232,7 +243,7 @@ class Session:
             target=second,
             reference_context=tuple(left.values()),
             target_context=tuple(right.values()),
-            upright=True,
+            upright=True,  # odometry and maps have z up (REP-105)
             common_ground=self.config.relocalize.common_ground,
             **options,
         )
@@ -248,10 +259,10 @@ class Session:
             return None
         if way_reference is None or way_target is None:
             return None
-        place, turn = drift_on_winding(np.abs(way_target - way_reference), self.config.rigs)
+        variances = drift_on_winding(np.abs(way_target - way_reference), self.config.rigs)
         return Prior(
             T_reference_target=rigid.relative(T_odom_reference, T_odom_target),
-            covariance=np.diag([place] * 3 + [turn] * 3),
+            covariance=np.diag(np.repeat(variances, 3)),
         )
 
     def background_pair(self) -> tuple[Keyframe, Keyframe] | None:

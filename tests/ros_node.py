@@ -360,6 +360,16 @@ class Caller:
             self._executor.spin()
 
 
+@contextlib.contextmanager
+def calling(node: NodeProcess) -> Iterator[Caller]:
+    """Who calls a node, which is active by then; what it published holds afterwards."""
+    caller = Caller(node.domain)
+    caller.activate()
+    yield caller
+    caller.check()
+    caller.close()
+
+
 def image(seed: int = 0, stamp_ns: int = S, frame_id: str = "camera") -> Image:
     message = images.encode(picture(seed))
     message.header.stamp, message.header.frame_id = poses.to_stamp(stamp_ns), frame_id

@@ -153,9 +153,14 @@ def summary(rows: Sequence[Row], methods: Sequence[str], seed: int = 0) -> dict[
     }
 
 
+def _place(row: Row) -> str:
+    """Where a pair is of, by whatever is known to be one place."""
+    return row.pair.place or row.pair.scene
+
+
 def _groups(rows: Sequence[Row]) -> tuple[str, list[str]]:
     """What pairs have in common and are drawn anew by: place or scene; where these are few, a view."""
-    places = [row.pair.place or row.pair.scene for row in rows]
+    places = [_place(row) for row in rows]
     if len(set(places)) >= FEWEST_SCENES:
         return "place" if any(row.pair.place for row in rows) else "scene", places
     return "reference view", [f"{row.pair.scene}: {row.pair.reference}" for row in rows]
@@ -277,10 +282,10 @@ def _other_places(one: Column, strangers: Sequence[Row], groups: Sequence[str], 
     found: dict[str, Any] = {
         "pairs": len(asked),
         "unreadable": sum(bool(row.error) for row in strangers),
-        "places": len({row.pair.place or row.pair.scene for row, _ in asked}),
+        "places": len({_place(row) for row, _ in asked}),
         "accepted": len(accepted),
         "accepted, interval95": list(intervals.rate(len(accepted), len(asked))),
-        "places with one": len({row.pair.place or row.pair.scene for row, _ in accepted}),
+        "places with one": len({_place(row) for row, _ in accepted}),
         "hypotheses": sum(said.hypothesis for _, said in asked),
         "accepted by kind": {
             kind: [sum(row.pair.kind == kind for row, _ in some) for some in (accepted, asked)]

@@ -90,9 +90,8 @@ def question_options(goal: EstimateRelativePose.Goal) -> dict[str, Any]:
     }
     if goal.max_stage:
         options["max_stage"] = _member(Stage, goal.max_stage, "max_stage")
-    if goal.use_prior:
-        options["prior"] = poses.to_prior(goal.prior)
     return options | {
+        "prior": poses.to_prior(goal.prior) if goal.use_prior else None,
         "budget_s": unless_zero(goal.budget_s),
         "min_probability": unless_zero(goal.min_probability),
     }

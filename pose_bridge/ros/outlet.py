@@ -166,8 +166,8 @@ class Outlet:
         if newest is None or newest[1].epoch != found.view.epoch or T_odom_base is None:
             raise StaleError("the robot's odometry broke before it was told where it is; ask again")
         T_then_now = rigid.relative(T_odom_base, newest[1].T_odom_base)
-        place, turn = drift(T_then_now, self._config.rigs)
-        driven = np.diag([place] * 3 + [turn] * 3) if newest[0] != found.view.stamp_ns else np.zeros((6, 6))
+        variances = drift(T_then_now, self._config.rigs) if newest[0] != found.view.stamp_ns else np.zeros(2)
+        driven = np.diag(np.repeat(variances, 3))
         covariance = uncertainty.compose(found.T_map_base, found.covariance, T_then_now, driven)
         T_map_base = np.asarray(found.T_map_base @ T_then_now)
         return poses.to_initial_pose(T_map_base, covariance, newest[0], self._config.frames.map)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from geometry_msgs.msg import PoseWithCovarianceStamped
@@ -18,8 +19,16 @@ from pose_bridge.msg import LoopClosureCandidate, RelativePose
 from pose_bridge.msg import View as ViewMessage
 from pose_bridge.ros import conversions, poses
 from pose_bridge.ros.conversions import End
-from pose_bridge.session import Session
+from pose_bridge.session import Session, Side
 from pose_bridge.views import Question, View
+
+
+class _Asked(NamedTuple):
+    """A side of a question, what to say of its end, and which keyframe that is, if it is one."""
+
+    side: Side
+    end: End
+    keyframe: Keyframe | None
 
 
 class Requests:
@@ -43,25 +52,13 @@ class Requests:
             BadInputError: Of whatever it holds; the message says what.
             UnknownKeyframeError: It names a keyframe that is not there.
         """
-        reference, around_reference, first = self._side(goal.reference, goal.reference_context, "reference")
-        target, around_target, second = self._side(goal.target, goal.target_context, "target")
-        ends = {reference.id, target.id}
-        left = {view.id: view for view in around_reference if view.id not in ends}
-        right = {view.id: view for view in around_target if view.id not in ends | left.keys()}
+        reference = self._asked(goal.reference, goal.reference_context, "reference")
+        target = self._asked(goal.target, goal.target_context, "target")
         options = conversions.question_options(goal)
-        named = goal.reference, goal.target
-        if options.get("prior") is None and not any(map(conversions.has_picture, named)):
-            options["prior"] = self._session.prior_by_odometry(*map(self._named, named))
-        question = Question(
-            reference=reference,
-            target=target,
-            reference_context=tuple(left.values()),
-            target_context=tuple(right.values()),
-            upright=True,  # odometry and maps have z up (REP-105)
-            common_ground=self._session.config.relocalize.common_ground,
-            **options,
-        )
-        return question, first, second
+        if options["prior"] is None and reference.keyframe is not None and target.keyframe is not None:
+            options["prior"] = self._session.prior_by_odometry(reference.keyframe, target.keyframe)
+        question = self._session.question_of(reference.side, target.side, **options)
+        return question, reference.end, target.end
 
     def loop_closure(self, candidate: LoopClosureCandidate) -> tuple[Question, End, End]:
         """Return what a SLAM system asks; as `question`."""
@@ -118,24 +115,23 @@ class Requests:
         guess = poses.to_prior(message.pose)
         return guess.T_reference_target, guess.covariance
 
-    def _side(
-        self, message: ViewMessage, context: Sequence[ViewMessage], name: str
-    ) -> tuple[View, tuple[View, ...], End]:
-        """One end of a question, what is around it, and what to say of the end."""
+    def _asked(self, message: ViewMessage, context: Sequence[ViewMessage], name: str) -> _Asked:
+        """One side of a question."""
         epoch = self._session.odometry.epoch
         frame = _frame_of_poses((message, *context), name) or self._session.config.frames.odom
         if conversions.has_picture(message):
             view = conversions.to_view(message, name)
             end = End(id=name, stamp_ns=view.stamp_ns, camera_frame_id=_frame(message))
+            keyframe = None
         else:
             keyframe = self._named(message)
             epoch = keyframe.epoch
             end = End.of(keyframe)
             if not context:
-                return *self._session.side(keyframe), end
+                return _Asked(self._session.side(keyframe), end, keyframe)
             view = self._posed(keyframe, frame, epoch)
         around = (self._view(other, f"{name}_context_{i}", frame, epoch) for i, other in enumerate(context))
-        return view, tuple(around), end
+        return _Asked((view, tuple(around)), end, keyframe)
 
     def _view(self, message: ViewMessage, name: str, frame: str, epoch: int) -> View:
         """A view around an end, with its pose where that is known in the side's frame."""

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from pose_bridge.config import RelocalizeConfig
 from pose_bridge.errors import StaleError
-from pose_bridge.geometry import distances, rigid
-from pose_bridge.relocalization import Hypothesis
+from pose_bridge.relocalization import Hypothesis, is_one_place
 from pose_bridge.ros.frames import Frames
 from pose_bridge.session import Session
 
@@ -105,10 +104,7 @@ class Whereabouts:
     def _agrees(self, T_map_odom: NDArray[np.float64], T_odom_base: NDArray[np.float64]) -> bool:
         if self._T_map_odom is None:
             return True
-        apart = rigid.relative(self._T_map_odom @ T_odom_base, T_map_odom @ T_odom_base)
-        near = float(np.linalg.norm(apart[:3, 3])) <= self._settings.agree_distance_m
-        turned_deg = distances.rotation_error_deg(np.eye(3), apart[:3, :3])
-        if not near or turned_deg > self._settings.agree_angle_deg:
+        if not is_one_place(self._T_map_odom @ T_odom_base, T_map_odom @ T_odom_base, self._settings):
             log.info("tf has the robot elsewhere than where it was found; nothing is mapped by it")
             return False
         self._T_map_odom = None

@@ -24,6 +24,7 @@ from ros_node import (  # noqa: E402
     SLACK_S,
     Caller,
     NodeProcess,
+    calling,
     is_gone,
     pair,
     until,
@@ -63,11 +64,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
 
 @pytest.fixture(scope="module")
 def caller(node: NodeProcess) -> Iterator[Caller]:
-    caller = Caller(node.domain)
-    caller.activate()
-    yield caller
-    caller.check()
-    caller.close()
+    with calling(node) as caller:
+        yield caller
 
 
 @pytest.fixture(autouse=True)

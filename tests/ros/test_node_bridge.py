@@ -15,7 +15,7 @@ require_ros()
 
 from action_msgs.msg import GoalStatus  # noqa: E402
 from ros_graph import free_domain  # noqa: E402
-from ros_node import Caller, NodeProcess, until  # noqa: E402
+from ros_node import Caller, NodeProcess, calling, until  # noqa: E402
 from ros_numbers import finite_numbers  # noqa: E402
 
 from pose_bridge import photographs  # noqa: E402
@@ -67,11 +67,8 @@ def goal(views: dict[str, View]) -> EstimateRelativePose.Goal:
 def caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
     settings = {f"{group}.{name}": value for group, some in SETTINGS.items() for name, value in some.items()}
     node = NodeProcess(tmp_path_factory.mktemp("node"), free_domain(), settings, real=True)
-    caller = Caller(node.domain)
-    caller.activate()
-    yield caller
-    caller.check()
-    caller.close()
+    with calling(node) as caller:
+        yield caller
     assert node.end() == 0
 
 

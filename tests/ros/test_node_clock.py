@@ -14,7 +14,7 @@ require_ros()
 
 from robot_world import T_MAP_ODOM  # noqa: E402
 from ros_graph import free_domain  # noqa: E402
-from ros_node import Caller, NodeProcess, Robot, S, until  # noqa: E402
+from ros_node import Caller, NodeProcess, Robot, S, calling, until  # noqa: E402
 from ros_room import AT_A_LOOK, carry_away, last_log, look_around, map_the_room  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 
@@ -46,11 +46,8 @@ class RecordedRobot(Robot):
 def caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
     settings = {"use_sim_time": True, "tf.publish_map_odom": True, "image.reliability": "reliable"}
     node = NodeProcess(tmp_path_factory.mktemp("node"), free_domain(), settings)
-    caller = Caller(node.domain)
-    caller.activate()
-    yield caller
-    caller.check()
-    caller.close()
+    with calling(node) as caller:
+        yield caller
     assert node.end() == 0
 
 

@@ -17,7 +17,7 @@ from action_msgs.msg import GoalStatus  # noqa: E402
 from checkpoints import save_models, small_settings  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from ros_graph import free_domain  # noqa: E402
-from ros_node import Caller, NodeProcess, pair, until  # noqa: E402
+from ros_node import Caller, NodeProcess, calling, pair, until  # noqa: E402
 from ros_numbers import finite_numbers  # noqa: E402
 
 from pose_bridge.action import EstimateRelativePose  # noqa: E402
@@ -39,11 +39,8 @@ def started(folder: Path, weights: Path) -> NodeProcess:
 @pytest.fixture(scope="module")
 def caller(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Iterator[Caller]:
     node = started(tmp_path_factory.mktemp("node"), weights)
-    caller = Caller(node.domain)
-    caller.activate()
-    yield caller
-    caller.check()
-    caller.close()
+    with calling(node) as caller:
+        yield caller
     assert node.end() == 0
 
 

@@ -30,6 +30,7 @@ from ros_node import (  # noqa: E402
     NodeProcess,
     Robot,
     S,
+    calling,
     image,
     odometry,
     pair,
@@ -81,11 +82,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
 
 @pytest.fixture(scope="module")
 def caller(node: NodeProcess) -> Iterator[Caller]:
-    caller = Caller(node.domain)
-    caller.activate()
-    yield caller
-    caller.check()
-    caller.close()
+    with calling(node) as caller:
+        yield caller
 
 
 @pytest.fixture(scope="module")

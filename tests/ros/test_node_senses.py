@@ -15,7 +15,7 @@ require_ros()
 
 from robot_world import CAMERA, picture, standing  # noqa: E402
 from ros_graph import free_domain  # noqa: E402
-from ros_node import Caller, NodeProcess, Robot, pair, until  # noqa: E402
+from ros_node import Caller, NodeProcess, Robot, calling, pair, until  # noqa: E402
 from ros_room import are_kept, drive_until_kept, set_map_pose  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
@@ -77,11 +77,8 @@ def caller(folder: Path) -> Iterator[Caller]:
         "diagnostics.silence_s": 30.0,
     }
     node = NodeProcess(folder, free_domain(), settings)
-    caller = Caller(node.domain)
-    caller.activate()
-    yield caller
-    caller.check()
-    caller.close()
+    with calling(node) as caller:
+        yield caller
     assert node.end() == 0
 
 

@@ -151,7 +151,7 @@ def test_the_launch_file_describes_its_arguments(launch_file):
     assert all(len(description) > 10 for _, description in arguments.values())
     *declared, _ = launch_file["generate_launch_description"]()
     assert declared == list(arguments)
-    assert len(LAUNCH.read_text().splitlines()) <= 90
+    assert len(LAUNCH.read_text().splitlines()) <= 80
 
 
 def test_a_camera_is_connected_by_launch_arguments(launch_file):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -32,17 +33,8 @@ def session() -> Session:
     session = Session(Config(), None)
     placed = [rigid.inverse(T_MAP_ODOM) @ place.T_map_base for place in MAP]
     session.keyframes.replace(
-        type(place)(
-            id=place.id,
-            stamp_ns=place.stamp_ns,
-            image=place.image,
-            camera=place.camera,
-            camera_id="camera",
-            epoch=session.odometry.epoch,
-            T_odom_base=T_odom_base,
-            way=np.array([0.5, 0.2]) * index,
-            T_base_camera=T_BASE_CAMERA,
-            T_map_base=place.T_map_base,
+        dataclasses.replace(
+            place, epoch=session.odometry.epoch, T_odom_base=T_odom_base, way=np.array([0.5, 0.2]) * index
         )
         for index, (place, T_odom_base) in enumerate(zip(MAP, placed, strict=True))
     )
