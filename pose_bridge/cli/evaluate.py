@@ -81,7 +81,7 @@ def evaluate(
         share.wait()
         if share.index == 0:
             page = report.write(benchmark.rows(out), names, photographs, out, seed)
-            Console(stderr=True, highlight=False).print(f"{page} and its figures are written")
+            typer.echo(f"{page} and its figures are written", err=True)
 
 
 def _progress(*, quiet: bool) -> Progress:

@@ -48,13 +48,14 @@ def fetch(
 ) -> None:
     """Download a profile's weights; goes on where it was stopped."""
     with reported():
-        console = Console(stderr=True, highlight=False)
         for weights in models.profile(name).weights:
-            console.print(f"{weights.repository}, {weights.licence}")
-            models.fetch(weights, lambda file, size: console.print(f"  {file}, {size / 1e6:.1f} MB"))
+            typer.echo(f"{weights.repository}, {weights.licence}", err=True)
+            models.fetch(weights, lambda file, size: typer.echo(f"  {file}, {size / 1e6:.1f} MB", err=True))
             if weights.group == "ltx":
-                _embed(models.folder_of(weights), keep_text_encoder, console)
-        console.print(f"all is there; use it with --profile {name}, or with profile:={name} when launching")
+                _embed(models.folder_of(weights), keep_text_encoder)
+        typer.echo(
+            f"all is there; use it with --profile {name}, or with profile:={name} when launching", err=True
+        )
 
 
 @app.command()
@@ -75,22 +76,22 @@ def embed(
 def verify(name: Name) -> None:
     """Compare every file of a profile's weights with what was fetched."""
     with reported():
-        console, wrong = Console(highlight=False), 0
+        wrong = 0
         for weights in models.profile(name).weights:
             for file, fault in models.verify(weights):
-                console.print(f"{models.folder_of(weights) / file}: {fault or 'whole'}")
+                typer.echo(f"{models.folder_of(weights) / file}: {fault or 'whole'}")
                 wrong += bool(fault)
         if wrong:
-            console.print(f"{wrong} files are not as they should be; run: pose_bridge models fetch {name}")
+            typer.echo(f"{wrong} files are not as they should be; run: pose_bridge models fetch {name}")
             raise typer.Exit(ExitCode.ERROR)
 
 
-def _embed(folder: Path, keep_text_encoder: bool, console: Console) -> None:
+def _embed(folder: Path, keep_text_encoder: bool) -> None:
     """Embed the usual prompts; what is only needed for that goes, unless it is to stay."""
     from pose_bridge.generators import base, ltx
 
     if not (folder / models.PROMPTS).is_file():
-        console.print("  embedding the prompts")
+        typer.echo("  embedding the prompts", err=True)
         ltx.embed(folder, base.PROMPTS)
     if not keep_text_encoder:
         for part in ("text_encoder", "tokenizer"):

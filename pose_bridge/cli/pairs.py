@@ -68,22 +68,21 @@ def pairs(
             elsewhere=elsewhere,
             seed=seed,
         )
-        console = Console(stderr=True, highlight=False)
         drawn = track(
             drawing.draw(opened(dataset), rule),
             "drawing pairs",
             total=rule.count + rule.elsewhere,
-            console=console,
+            console=Console(stderr=True),
             transient=True,
         )
         found = PairList(dataset=dataset, rule=rule, pairs=tuple(drawn))
         low, high = rule.yaw_deg
         if not found.pairs:
-            console.print(f"no two views of any scene are turned by {low:g} to {high:g} degrees")
+            typer.echo(f"no two views of any scene are turned by {low:g} to {high:g} degrees", err=True)
             raise typer.Exit(ExitCode.NO_POSE)
         drawing.save(output, found)
         scenes = len({pair.scene for pair in found.pairs})
         wanted = rule.count + rule.elsewhere
         fewer = "" if len(found.pairs) == wanted else f", {wanted} were asked for"
         of = "one scene" if scenes == 1 else f"{scenes} scenes"
-        console.print(f"{output}: {len(found.pairs)} pairs of {of}{fewer}")
+        typer.echo(f"{output}: {len(found.pairs)} pairs of {of}{fewer}", err=True)

@@ -59,7 +59,7 @@ def test_methods_side_by_side(
     assert sum(row["said"]["context"]["T_reference_target"] is not None for row in rows) >= 3
     page = (out / "report.md").read_text()
     assert "4 pairs, 2 scenes." in page
-    assert "report.md and its figures are written" in " ".join(capsys.readouterr().err.split())
+    assert f"\n{out / 'report.md'} and its figures are written\n" in capsys.readouterr().err
     (out / "report.md").unlink()
     assert run(monkeypatch, *asking, "--out", out) == 0  # only the report is made anew
     assert answered(out) == rows
