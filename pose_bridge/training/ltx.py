@@ -25,7 +25,7 @@ from pose_bridge.generators.ltx import loaded
 from pose_bridge.training import footage
 from pose_bridge.training.footage import Footage
 from pose_bridge.training.sets import GAIN
-from pose_bridge.training.train import Plan
+from pose_bridge.training.train import Plan, coarse
 
 CLIP = 9  # frames of a video, both ends included
 MOST_DEG = 110.0  # between the ends of one
@@ -210,15 +210,16 @@ class Maker(nn.Module):
 
     def forward(self, task: Task) -> dict[str, Tensor]:
         """Return the squared error of the velocity from packed videos to noise."""
-        said = self.transformer(
-            hidden_states=task.tokens,
-            encoder_hidden_states=task.prompts,
-            timestep=task.timesteps,
-            encoder_attention_mask=torch.ones(task.prompts.shape[:2], device=task.prompts.device),
-            video_coords=task.places,
-            return_dict=False,
-        )[0]
-        return {"velocity": (said - task.velocity)[task.wanted].square().mean()}
+        with coarse(task.tokens.device):
+            said = self.transformer(
+                hidden_states=task.tokens,
+                encoder_hidden_states=task.prompts,
+                timestep=task.timesteps,
+                encoder_attention_mask=torch.ones(task.prompts.shape[:2], device=task.prompts.device),
+                video_coords=task.places,
+                return_dict=False,
+            )[0]
+        return {"velocity": (said.float() - task.velocity)[task.wanted].square().mean()}
 
 
 class Task(NamedTuple):
@@ -254,10 +255,8 @@ def task(vae: AutoencoderKLLTXVideo, clips: Clips, rng: np.random.Generator) -> 
     generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
     with torch.no_grad():
         video = _normal(vae, vae.encode(clips.frames).latent_dist.mean)
-        first, last = (  # the pipeline draws them
-            _normal(vae, vae.encode(shown).latent_dist.sample(generator))
-            for shown in (clips.frames[:, :, :1], clips.frames[:, :, -1:])
-        )
+        ends = torch.cat((clips.frames[:, :, :1], clips.frames[:, :, -1:]))
+        first, last = _normal(vae, vae.encode(ends).latent_dist.sample(generator)).chunk(2)  # as the pipeline
     video = torch.cat((first, video[:, :, 1:]), dim=2)
     clean = torch.cat((pack(last), pack(video)), dim=1)
     noise = torch.randn(clean.shape, generator=generator, device=device)

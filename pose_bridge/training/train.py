@@ -12,6 +12,7 @@ import json
 import math
 import shutil
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -285,7 +286,9 @@ def coarse(device: torch.device) -> Iterator[None]:
         attention = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
     else:  # the fused attention of processors takes longer backwards in bfloat16 than in float32
         known, attention = bool(torch.cpu.get_capabilities().get("avx512_bf16")), [SDPBackend.MATH]
-    with torch.autocast(device.type, torch.bfloat16, enabled=known), sdpa_kernel(attention):
+    products = torch.autocast(device.type, torch.bfloat16, enabled=known)
+    with products, sdpa_kernel(attention), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")  # slower norms
         yield
 
 
