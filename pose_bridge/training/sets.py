@@ -14,7 +14,8 @@ from pose_bridge.training.footage import Footage
 
 NEIGHBOURS_DEG, EXTREME_DEG = 40.0, (50.0, 110.0)
 TRIES = 8
-SET_SIZES = (2, 2, 2, 2, 3, 3, 4, 5, 8)  # of which one is drawn for each batch
+SET_SIZES = (2, 2, 3, 4, 4, 5, 6, 8)  # of which one is drawn for each batch
+SHUFFLED_SHARE = 0.25  # of the sets: the others are in the order of the walk, from either end
 WIDE_SHARE = 0.5  # of the batches of pairs
 GAIN = 0.3  # by which pictures are brighter or darker, a base 2 logarithm
 
@@ -67,13 +68,17 @@ class Sets:
         """Frames of which each is turned by at most 40 degrees from the one before."""
         walk, count = int(rng.integers(len(self.turns_deg))), self.turns_deg.shape[1]
         turns = self.turns_deg[walk]
-        for most in [*rng.integers(1, (count - 1) // (size - 1) + 1, TRIES), 1]:
-            steps = rng.integers(1, most + 1, size - 1)
-            frames = rng.integers(count - steps.sum()) + np.r_[0, np.cumsum(steps)]
+        for _ in range(TRIES):
+            span = int(rng.integers(size - 1, count))
+            inner = rng.permutation(np.arange(1, span))[: size - 2]
+            frames = rng.integers(count - span) + np.sort(np.r_[0, inner, span])
             if turns[frames[:-1], frames[1:]].max() <= NEIGHBOURS_DEG:
                 break
-        order = rng.integers(4)  # forwards, backwards, or any
-        return walk, (frames, frames[::-1])[order] if order < 2 else rng.permutation(frames)
+        else:
+            frames = rng.integers(count - size + 1) + np.arange(size)
+        if rng.random() < SHUFFLED_SHARE:
+            return walk, rng.permutation(frames)
+        return walk, frames[::-1] if rng.random() < 0.5 else frames
 
     def _extreme(self, rng: np.random.Generator) -> tuple[int, NDArray[np.intp]]:
         """Two frames that are turned by 50 to 110 degrees."""
