@@ -58,7 +58,7 @@ VALIDATED = {
 }
 VALIDATION_PAIRS, VALIDATION_BATCH = 256, 32
 WEIGHTS = {"camera": 1.0, "points": 2.0, "depth": 0.5, "match": 1.0, "look": 1.0}
-ROTATION = 10.0  # weight of a quaternion's error in that of a camera: its numbers are small
+ROTATION = 20.0  # weight of a quaternion's error in that of a camera: its numbers are small
 EARLIER = 0.6  # weight of a refinement, by the next one's
 DEPTH_SHARE = 0.25  # of the sets, of which depth is asked: the dense head costs as much as all else
 DOUBT = 0.1  # what a little confidence in depth costs
@@ -201,7 +201,7 @@ class VggtRecipe:
     """
 
     def __init__(self, folder: Path, steps: int, seed: int, *, wide: bool) -> None:
-        self.plan, self._wide = Plan(steps=steps, seed=seed), wide
+        self.plan, self._wide = Plan(steps=steps, seed=seed, cooldown=0.35), wide
         self._sets = Sets(footage.read(folder / "train"), wide=wide)
         self._unseen = Sets(footage.read(folder / "validation"), wide=True)
 
