@@ -81,6 +81,15 @@ def drift_on_winding(way: NDArray[np.float64], settings: RigsConfig) -> NDArray[
     return np.array([place + turn * way[0] ** 2, turn])
 
 
+def drift_covariance(variances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what odometry drifts by as a covariance, (6, 6), the same along all axes.
+
+    Args:
+        variances: Of place and of direction, (2,); see `drift`.
+    """
+    return np.diag(np.repeat(variances, 3))
+
+
 def _drift_on(way: NDArray[np.float64], settings: RigsConfig) -> NDArray[np.float64]:
     floor = np.array([settings.odometry_m, np.radians(settings.odometry_deg)])
     return np.asarray(floor**2 + (settings.odometry_share * way) ** 2)

@@ -489,7 +489,7 @@ class Search:
 
 
 def is_one_place(T_a: Array, T_b: Array, settings: RelocalizeConfig, slack_m: float = 0.0) -> bool:
-    """Return whether two places of the base in the map, (4, 4), agree, or are so much farther apart."""
+    """Return whether two places of the base in the map, (4, 4), agree; `slack_m` is allowed on top."""
     apart_m = float(np.linalg.norm(T_a[:3, 3] - T_b[:3, 3]))
     apart_deg = distances.rotation_error_deg(T_a[:3, :3], T_b[:3, :3])
     return apart_m <= settings.agree_distance_m + slack_m and apart_deg <= settings.agree_angle_deg

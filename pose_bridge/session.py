@@ -28,7 +28,7 @@ from pose_bridge.keyframes.keyframe import Keyframe
 from pose_bridge.keyframes.pair_queue import PairQueue
 from pose_bridge.keyframes.policy import KeyframePolicy
 from pose_bridge.keyframes.retrieval import Retriever
-from pose_bridge.odometry import MapPoses, Odometry, drift_on_winding
+from pose_bridge.odometry import MapPoses, Odometry, drift_covariance, drift_on_winding
 from pose_bridge.relocalization import Answerer, Hypothesis, Progress, Search
 from pose_bridge.views import Prior, Question, View
 
@@ -262,7 +262,7 @@ class Session:
         variances = drift_on_winding(np.abs(way_target - way_reference), self.config.rigs)
         return Prior(
             T_reference_target=rigid.relative(T_odom_reference, T_odom_target),
-            covariance=np.diag(np.repeat(variances, 3)),
+            covariance=drift_covariance(variances),
         )
 
     def background_pair(self) -> tuple[Keyframe, Keyframe] | None:

@@ -191,7 +191,7 @@ def assert_positive(covariance: np.ndarray) -> None:
 # --- traps: a repeated wallpaper flower ties the two sides with hundreds of tracks
 
 
-@pytest.mark.parametrize(("a", "b"), TRAPS[1:])  # the first takes a minute; benchmarks/photographs.py asks it
+@pytest.mark.parametrize(("a", "b"), TRAPS)
 def test_a_repeated_pattern_is_not_believed(walk: Walk, thorough: Bridge, a: str, b: str) -> None:
     assert_never_wrong(thorough.answer(walk.question(a, b, 3)), walk.T(a, b))
 

@@ -22,7 +22,7 @@ from pose_bridge.errors import StaleError
 from pose_bridge.geometry import rigid, uncertainty
 from pose_bridge.msg import Hypothesis as HypothesisMessage
 from pose_bridge.msg import RelativePose
-from pose_bridge.odometry import drift
+from pose_bridge.odometry import drift, drift_covariance
 from pose_bridge.relocalization import Attempt, Hypothesis, Progress
 from pose_bridge.ros import conversions, drawing, poses
 from pose_bridge.ros.conversions import End
@@ -167,7 +167,7 @@ class Outlet:
             raise StaleError("the robot's odometry broke before it was told where it is; ask again")
         T_then_now = rigid.relative(T_odom_base, newest[1].T_odom_base)
         variances = drift(T_then_now, self._config.rigs) if newest[0] != found.view.stamp_ns else np.zeros(2)
-        driven = np.diag(np.repeat(variances, 3))
+        driven = drift_covariance(variances)
         covariance = uncertainty.compose(found.T_map_base, found.covariance, T_then_now, driven)
         T_map_base = np.asarray(found.T_map_base @ T_then_now)
         return poses.to_initial_pose(T_map_base, covariance, newest[0], self._config.frames.map)

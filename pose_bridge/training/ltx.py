@@ -256,7 +256,8 @@ def task(vae: AutoencoderKLLTXVideo, clips: Clips, rng: np.random.Generator) -> 
     with torch.no_grad():
         video = _normal(vae, vae.encode(clips.frames).latent_dist.mean)
         ends = torch.cat((clips.frames[:, :, :1], clips.frames[:, :, -1:]))
-        first, last = _normal(vae, vae.encode(ends).latent_dist.sample(generator)).chunk(2)  # as the pipeline
+        drawn = vae.encode(ends).latent_dist.sample(generator)  # the pipeline draws them too
+        first, last = _normal(vae, drawn).chunk(2)
     video = torch.cat((first, video[:, :, 1:]), dim=2)
     clean = torch.cat((pack(last), pack(video)), dim=1)
     noise = torch.randn(clean.shape, generator=generator, device=device)
