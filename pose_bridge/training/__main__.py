@@ -31,7 +31,11 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         return VggtRecipe(*common, wide=args.recipe.endswith("wide"))
     from pose_bridge.training.ltx import LtxRecipe, LtxVaeRecipe
 
-    return LtxVaeRecipe(*common) if args.recipe.endswith("vae") else LtxRecipe(*common, args.vae)
+    return (
+        LtxVaeRecipe(*common)
+        if args.recipe.endswith("vae")
+        else LtxRecipe(*common, args.vae, compiled=args.compile)
+    )
 
 
 def main() -> None:
@@ -57,6 +61,9 @@ def main() -> None:
         type=Path,
         default=Path("build/training/ltx-mini-vae/export/vae"),
         help="that ltx-mini packs with",
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="ltx-mini: minutes at first, then faster steps"
     )
     args = parser.parse_args()
     try:

@@ -22,27 +22,28 @@ from torch.nn import functional
 from pose_bridge import models
 from pose_bridge.generators.base import PROMPTS
 from pose_bridge.generators.ltx import loaded
-from pose_bridge.training import footage
+from pose_bridge.training import footage, principal
 from pose_bridge.training.footage import Footage
 from pose_bridge.training.sets import GAIN
 from pose_bridge.training.train import Plan, coarse
 
 CLIP = 9  # frames of a video, both ends included
 MOST_DEG = 110.0  # between the ends of one
-LATENTS = 48
+LATENTS = 24
+# Frames of a walk differ by many pixels: what packs them further cannot show where things were.
 VAE = {
     "latent_channels": LATENTS,
-    "block_out_channels": (32, 40),
-    "down_block_types": ("LTXVideoDownBlock3D",) * 2,
-    "decoder_block_out_channels": (32, 40),
-    "layers_per_block": (1, 1, 1),
-    "decoder_layers_per_block": (1, 1, 1),
-    "spatio_temporal_scaling": (True, True),
-    "decoder_spatio_temporal_scaling": (True, True),
-    "decoder_inject_noise": (False,) * 3,
-    "downsample_type": ("conv",) * 2,
-    "upsample_residual": (False,) * 2,
-    "upsample_factor": (1, 1),
+    "block_out_channels": (64,),
+    "down_block_types": ("LTXVideoDownBlock3D",),
+    "decoder_block_out_channels": (64,),
+    "layers_per_block": (1, 0),
+    "decoder_layers_per_block": (1, 0),
+    "spatio_temporal_scaling": (True,),
+    "decoder_spatio_temporal_scaling": (True,),
+    "decoder_inject_noise": (False, False),
+    "downsample_type": ("conv",),
+    "upsample_residual": (False,),
+    "upsample_factor": (1,),
     "timestep_conditioning": False,
     "patch_size": 4,
     "patch_size_t": 1,
@@ -54,15 +55,15 @@ TRANSFORMER = {
     "num_attention_heads": 5,
     "attention_head_dim": 32,
     "cross_attention_dim": 160,
-    "num_layers": 6,
+    "num_layers": 5,
     "caption_channels": CAPTION,
 }
 FRAME_RATE = 25  # what the pipeline takes for granted
 END_NOISE = 0.15  # that the pipeline adds to the ends, by the noise level squared
 STILL_SHARE = 0.3  # of the batches of the autoencoder that are single pictures
-KL, EDGES = 1e-5, 0.5  # weights beside the error of the pixels
+KL, EDGES = 1e-6, 0.5  # weights beside the error of the pixels
 LEVEL_SHIFT, ANYWHERE, ALL_NOISE = 0.5, 0.25, 0.1  # of noise levels: of the logit; shares
-CLIPS_AT_ONCE = {"vae": 8, "transformer": 32}
+CLIPS_AT_ONCE = {"vae": 8, "transformer": 16}
 VALIDATION_CLIPS = 64
 
 
@@ -153,16 +154,25 @@ class LtxVaeRecipe:
     """
 
     def __init__(self, folder: Path, steps: int, seed: int) -> None:
-        self.plan = Plan(steps=steps, seed=seed, weight_decay=0.0, learning_rate=1e-3)
+        self.plan = Plan(steps=steps, seed=seed, weight_decay=0.0, learning_rate=5e-5)
         self._reel, self._unseen = (Reel(footage.read(folder / name)) for name in ("train", "validation"))
 
     def described(self) -> dict[str, Any]:
         """See `train.Recipe`."""
-        return {"recipe": "ltx-mini-vae", "kl": KL, "edges": EDGES, **self._reel.shot.described()}
+        return {
+            "recipe": "ltx-mini-vae",
+            "latents": LATENTS,
+            "kl": KL,
+            "edges": EDGES,
+            **self._reel.shot.described(),
+        }
 
     def module(self) -> nn.Module:
         """See `train.Recipe`."""
-        return Packer(AutoencoderKLLTXVideo(**VAE))
+        vae = AutoencoderKLLTXVideo(**VAE)
+        some = self._reel.clips(np.random.default_rng(self.plan.seed), VALIDATION_CLIPS, torch.device("cpu"))
+        principal.begin(vae, some.frames)
+        return Packer(vae)
 
     def batch(self, rng: np.random.Generator, device: torch.device) -> Packing:
         """See `train.Recipe`."""
@@ -316,12 +326,13 @@ class LtxRecipe:
         steps: Of the optimizer.
         seed: Of everything random.
         vae: Folder of an autoencoder that has learned.
+        compiled: Compile the transformer first, which takes a compiler and minutes: steps are faster then.
     """
 
-    def __init__(self, folder: Path, steps: int, seed: int, vae: Path) -> None:
+    def __init__(self, folder: Path, steps: int, seed: int, vae: Path, *, compiled: bool = False) -> None:
         self.plan = Plan(steps=steps, seed=seed, weight_decay=0.01, learning_rate=1e-3)
         self._reel, self._unseen = (Reel(footage.read(folder / name)) for name in ("train", "validation"))
-        self._vae = loaded(AutoencoderKLLTXVideo, vae, torch.float32)
+        self._vae, self._compiled = loaded(AutoencoderKLLTXVideo, vae, torch.float32), compiled
 
     def described(self) -> dict[str, Any]:
         """See `train.Recipe`."""
@@ -333,7 +344,10 @@ class LtxRecipe:
 
     def module(self) -> nn.Module:
         """See `train.Recipe`."""
-        return Maker(LTXVideoTransformer3DModel(**TRANSFORMER))
+        transformer = LTXVideoTransformer3DModel(**TRANSFORMER)
+        if self._compiled:
+            transformer.compile()
+        return Maker(transformer)
 
     def batch(self, rng: np.random.Generator, device: torch.device) -> Task:
         """See `train.Recipe`."""
