@@ -304,6 +304,7 @@ class Search:
             require=Require.METRIC,
             min_stage=Stage.CONTEXT,
             min_probability=self.min_probability,
+            min_extent_m=0.0 if self.config.relocalize.min_agreeing > 1 else None,  # of things apart
             seed=self.seed,
         )
 

@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+from scipy.spatial.distance import pdist
 
-from pose_bridge.config import VerificationConfig
+from pose_bridge.config import Config, VerificationConfig
 from pose_bridge.control import Control
 from pose_bridge.errors import NoEstimateError
 from pose_bridge.estimators.base import Array, Estimate, Estimator, Indices, Problem
 from pose_bridge.geometry import distances, epipolar, rigid, uncertainty
-from pose_bridge.views import Evidence, Reason
+from pose_bridge.views import Evidence, Question, Reason
 
 AGREE_PX = 3.0  # a match this near to its epipolar line agrees with the estimate
 CELL_DEG = 3.0  # tracks in one cell of this size count as one patch
@@ -36,6 +37,7 @@ RIVAL_CAP = 1.0  # a rival this much stronger (logarithm) is as strong as it get
 DENIAL_WEIGHT = 3  # pictures that confirm an answer, for one that denies it
 STRONG_RIVAL = 0.6  # of the answer's own patches
 LOW_AGREEMENT = 0.4
+MANY_POINTS = 1000  # of more, some stand for all where every pair is looked at
 MODEL_FILE = Path(__file__).with_name("verification_model.json")
 
 
@@ -280,6 +282,38 @@ def judge(
         + f"{evidence.tracks} tracks tie the two sides, in {np.exp(features['log_patches']):.0f} patches of "
         f"{CELL_DEG:g} degrees",
     )
+
+
+def one_thing(evidence: Evidence, metres: float, question: Question, settings: Config) -> str:
+    """Say why what ties the sides may be one thing, which may have a twin elsewhere; nothing if it may not.
+
+    Furniture, posters and doors come in numbers, and a twin ties two places as well as the thing itself ties
+    one. What is larger hardly comes twice; nor may a twin stand where a prior leaves no room for it.
+
+    Args:
+        evidence: What ties the sides.
+        metres: By which its points are multiplied to be metres.
+        question: With its prior, and what it asks for.
+        settings: Of verification, and how far an answer may be from a prior.
+    """
+    asked_m = question.min_extent_m
+    needed_m = settings.verification.min_extent_m if asked_m is None else asked_m
+    if question.prior is not None:
+        sigma_m = uncertainty.largest_sigma(question.prior.covariance[:3, :3])
+        needed_m = min(needed_m, settings.gates.max_prior_sigma * sigma_m)
+    extent_m = metres * extent(evidence.points)
+    if extent_m >= needed_m:
+        return ""
+    return (
+        f"all that ties the two sides lies within {extent_m:.1f} m, {needed_m:g} m are needed: another thing "
+        "like it would look the same; views of more around it would help"
+    )
+
+
+def extent(points: Array) -> float:
+    """Return how far points, (N, 3), reach: a tenth of their pairs are farther apart. 0 without a pair."""
+    some = points[:: 1 + len(points) // MANY_POINTS]
+    return float(np.quantile(pdist(some), 0.9)) if len(some) > 1 else 0.0
 
 
 def _knows_direction(estimate: Estimate) -> bool:

@@ -198,6 +198,7 @@ class Question:
         allow_hypothesis: Also answer with what generated views alone suggest.
         budget_s: Seconds from the start; None takes the setting `bridge.budget_s`.
         min_probability: None takes the setting `verification.min_probability`.
+        min_extent_m: None takes the setting `verification.min_extent_m`; 0 for who asks more than one thing.
         seed: The same question with the same completed rungs gives the same answer.
     """
 
@@ -216,6 +217,7 @@ class Question:
     allow_hypothesis: bool = False
     budget_s: float | None = None
     min_probability: float | None = None
+    min_extent_m: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -223,6 +225,8 @@ class Question:
             raise BadInputError(f"budget_s must be > 0, got {self.budget_s}")
         if self.min_probability is not None and not 0 < self.min_probability <= 1:
             raise BadInputError(f"min_probability must lie in (0, 1], got {self.min_probability}")
+        if self.min_extent_m is not None and not self.min_extent_m >= 0:
+            raise BadInputError(f"min_extent_m must be >= 0, got {self.min_extent_m}")
         if not 0 <= self.seed < 2**64:
             raise BadInputError(f"seed must fit 64 bits without sign, got {self.seed}")
         named: dict[str, str] = {}

@@ -26,6 +26,7 @@ from pose_bridge.geometry.cameras import Camera
 from pose_bridge.views import (
     Answer,
     Evidence,
+    Prior,
     Question,
     Reason,
     Require,
@@ -356,6 +357,25 @@ def test_odometry_on_both_sides_gives_metres(walk: Walk, bridge: Bridge) -> None
     assert_right(answer, walk.T(*BRIDGED))
     assert_length(answer, walk.T(*BRIDGED))
     assert_points_are_where_they_are_seen(question, answer)
+
+
+def test_what_may_be_one_thing_with_a_twin_elsewhere_is_no_place(walk: Walk, bridge: Bridge) -> None:
+    question = walk.bridged(require=Require.METRIC)
+    known = bridge.answer(question)
+    reach_m = verification.extent(known.evidence.points)
+    assert reach_m > Config().verification.min_extent_m
+    larger = dataclasses.replace(question, min_extent_m=1.1 * reach_m)
+    answer = bridge.answer(larger)
+    assert_no_pose(answer)
+    assert answer.reason is Reason.AMBIGUOUS
+    assert "another thing like it" in answer.reason_text
+
+    for sigma_m, accepted in ((0.2 * reach_m, True), (0.5 * reach_m, False)):  # a twin may stand 4 sigma away
+        prior = Prior(
+            T_reference_target=known.T_reference_target,
+            covariance=np.diag([sigma_m**2] * 3 + [0.1**2] * 3),
+        )
+        assert bridge.answer(dataclasses.replace(larger, prior=prior)).accepted == accepted
 
 
 def test_conflicting_odometry_is_rejected(walk: Walk, bridge: Bridge) -> None:

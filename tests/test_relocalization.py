@@ -176,6 +176,15 @@ def test_pictures_of_the_same_thing_do_not_confirm_each_other() -> None:
         assert found.agreeing(RelocalizeConfig()) == 2
 
 
+@pytest.mark.parametrize(("agreeing", "extent_m"), [(1, None), (2, 0.0)])
+def test_only_who_asks_for_two_things_takes_one_that_may_have_a_twin(
+    agreeing: int, extent_m: float | None
+) -> None:
+    question = search(Oracle(), settings={"min_agreeing": agreeing}).next_question(Control())
+    assert question is not None
+    assert question.min_extent_m == extent_m
+
+
 def test_a_place_that_is_hardly_known_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(robot_world, "COVARIANCE", np.diag([0.6**2] * 3 + [0.005**2] * 3))
     with pytest.raises(NotLocalizedError):

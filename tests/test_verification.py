@@ -5,18 +5,20 @@ import json
 
 import numpy as np
 import pytest
-from synthetic import all_tracks, arc, cloud, problem
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic import CAMERA, all_tracks, arc, cloud, problem
 from synthetic import evidence as blank_evidence
 
 from pose_bridge import verification
-from pose_bridge.config import VerificationConfig
+from pose_bridge.config import Config, VerificationConfig
 from pose_bridge.control import Control
 from pose_bridge.errors import NoEstimateError
 from pose_bridge.estimators.base import Estimate, Problem, Tracks, Witnesses
 from pose_bridge.geometry import rigid, rotations
 from pose_bridge.training.verification_model import SIGN, WRONG_SHARE
-from pose_bridge.verification import gather, judge, same_answer, weakest_cut, without_links
-from pose_bridge.views import Evidence, Reason, Stage
+from pose_bridge.verification import extent, gather, judge, one_thing, same_answer, weakest_cut, without_links
+from pose_bridge.views import Evidence, Prior, Question, Reason, Stage, View
 
 ANGLES_DEG = [0.0, 40.0, 10.0, 30.0]
 SIDES = [0, 1, 0, 1]
@@ -60,6 +62,46 @@ def some_views(seed: int, views: int, points: int, density: float) -> Estimate:
     point, view = np.nonzero(seen)
     T_world = arc(list(np.linspace(0, 40, views)))
     return by_hand(T_world, cloud(rng, len(seen)), Tracks(point, view, point))
+
+
+# --- what may be one thing
+
+
+def a_view(name: str) -> View:
+    return View(id=name, image=np.zeros((480, 640, 3), np.uint8), camera=CAMERA)
+
+
+def test_how_far_points_reach() -> None:
+    line = np.linspace(-2.0, 2.0, 401)[:, None] * np.array([0.6, 0.0, 0.8])
+    reach = 4.0 * (1.0 - np.sqrt(0.1))  # of a line
+    assert extent(line) == pytest.approx(reach, rel=0.01)
+    assert extent(np.repeat(line, 10, axis=0)) == pytest.approx(reach, rel=0.01)
+    few = 1000.0 * np.random.default_rng(0).normal(size=(10, 3))
+    assert extent(np.vstack([line, few])) < 1.2 * reach  # a few wrong ones make nothing larger
+    assert extent(np.zeros((5, 3))) == extent(np.zeros((1, 3))) == extent(np.zeros((0, 3))) == 0.0
+
+
+@given(seed=st.integers(0, 2**32), length=st.floats(0.1, 10.0))
+def test_how_far_points_reach_does_not_depend_on_the_frame(seed: int, length: float) -> None:
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(60, 3)) * [3.0, 1.0, 0.5]
+    T = rigid.make(rotations.so3_exp(rng.normal(size=3)), rng.normal(size=3))
+    assert extent(length * rigid.transform(T, points)) == pytest.approx(length * extent(points), rel=1e-6)
+
+
+def test_one_thing_may_have_a_twin_unless_a_prior_leaves_no_room() -> None:
+    seen = blank_evidence(points=np.linspace(0.0, 1.3, 201)[:, None] * np.array([0.0, 0.0, 1.0]))
+    views = {"reference": a_view("a"), "target": a_view("b")}
+    question, config = Question(**views), Config()
+    assert "0.9 m" in one_thing(seen, 1.0, question, config)
+    assert one_thing(seen, 1.2, question, config) == ""  # in metres it is larger
+    assert one_thing(seen, 1.0, Question(**views, min_extent_m=0.8), config) == ""
+    assert one_thing(seen, 1e-3, Question(**views, min_extent_m=0.0), config) == ""
+    for sigma_m, doubted in ((0.2, False), (0.3, True)):
+        prior = Prior(
+            T_reference_target=np.eye(4), covariance=np.diag([0.01, sigma_m, 0.01, 1.0, 1.0, 1.0]) ** 2
+        )
+        assert bool(one_thing(seen, 1.0, Question(**views, prior=prior), config)) == doubted
 
 
 # --- the weakest cut

@@ -182,6 +182,8 @@ def test_a_question_with_defaults() -> None:
         ({"min_probability": 0.0}, "min_probability"),
         ({"min_probability": 1.01}, "min_probability"),
         ({"min_probability": math.nan}, "min_probability"),
+        ({"min_extent_m": -0.1}, "min_extent_m"),
+        ({"min_extent_m": math.nan}, "min_extent_m"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**64}, "seed"),
         ({"target": view("a")}, "'a'"),
