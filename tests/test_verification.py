@@ -90,14 +90,14 @@ def test_how_far_points_reach_does_not_depend_on_the_frame(seed: int, length: fl
 
 
 def test_one_thing_may_have_a_twin_unless_a_prior_leaves_no_room() -> None:
-    seen = blank_evidence(points=np.linspace(0.0, 1.3, 201)[:, None] * np.array([0.0, 0.0, 1.0]))
+    seen = blank_evidence(points=np.linspace(0.0, 1.0, 201)[:, None] * np.array([0.0, 0.0, 1.0]))
     views = {"reference": a_view("a"), "target": a_view("b")}
     question, config = Question(**views), Config()
-    assert "0.9 m" in one_thing(seen, 1.0, question, config)
+    assert "0.7 m" in one_thing(seen, 1.0, question, config)
     assert one_thing(seen, 1.2, question, config) == ""  # in metres it is larger
-    assert one_thing(seen, 1.0, Question(**views, min_extent_m=0.8), config) == ""
+    assert one_thing(seen, 1.0, Question(**views, min_extent_m=0.6), config) == ""
     assert one_thing(seen, 1e-3, Question(**views, min_extent_m=0.0), config) == ""
-    for sigma_m, doubted in ((0.2, False), (0.3, True)):
+    for sigma_m, doubted in ((0.15, False), (0.25, True)):
         prior = Prior(
             T_reference_target=np.eye(4), covariance=np.diag([0.01, sigma_m, 0.01, 1.0, 1.0, 1.0]) ** 2
         )
