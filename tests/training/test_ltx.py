@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,15 @@ CPU = torch.device("cpu")
 MOST_BYTES = 8.6e6
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few() -> Iterator[None]:
+    """Few videos at once: nothing here learns for long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ltx, "VALIDATION_CLIPS", 16)
+        patch.setattr(ltx, "CLIPS_AT_ONCE", {"vae": 4, "transformer": 4})
+        yield
+
+
 @pytest.fixture(scope="module")
 def reel(footage_folder: Path) -> Reel:
     return Reel(footage.read(footage_folder / "train"))
@@ -37,7 +47,7 @@ def vae_folder(footage_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     packer = recipe.module()
     optimizer = torch.optim.AdamW(packer.parameters(), 3e-6)  # as while it warms up
     off = [packer(recipe.batch(np.random.default_rng(0), CPU))["pixels"].item()]
-    for step in range(12):
+    for step in range(4):
         losses = packer(recipe.batch(np.random.default_rng(step), CPU))
         optimizer.zero_grad()
         sum(losses.values()).backward()
