@@ -223,10 +223,9 @@ class Bridge:
             if error.reason is Reason.SCALE_CONFLICT:
                 return Answer.rejected(error.reason, str(error), **known)
             metres = scale.unknown(str(error))
-        if metres.known and (
-            doubt := verification.one_thing(evidence, metres.factor, question, self._config)
-        ):
-            return Answer.rejected(Reason.AMBIGUOUS, doubt, **known)
+        twin = verification.one_thing(evidence, metres.factor, question, self._config) if metres.known else ""
+        if twin:
+            return Answer.rejected(Reason.AMBIGUOUS, twin, **known)
         T, matrix = covariance.with_scale(estimate, metres.factor, metres.sigma)
         translation, doubt = covariance.translation(estimate, matrix if metres.known else None, settings)
         cameras = scaled_cameras(estimate.T_reference_camera, metres.factor)

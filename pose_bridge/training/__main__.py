@@ -31,11 +31,9 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         return VggtRecipe(*common, wide=args.recipe.endswith("wide"))
     from pose_bridge.training.ltx import LtxRecipe, LtxVaeRecipe
 
-    return (
-        LtxVaeRecipe(*common)
-        if args.recipe.endswith("vae")
-        else LtxRecipe(*common, args.vae, compiled=args.compile)
-    )
+    if args.recipe.endswith("vae"):
+        return LtxVaeRecipe(*common)
+    return LtxRecipe(*common, args.vae, compiled=args.compile)
 
 
 def main() -> None:

@@ -38,29 +38,30 @@ def begin(vae: AutoencoderKLLTXVideo, video: Tensor) -> None:
     middle, components, spread = _components(patches, vae.config.latent_channels)
     count, raw = len(components), patches.shape[1]
     numbers, packed = torch.arange(raw), torch.arange(count)
-    pieces = components.unflatten(1, (raw, 2, 2, 2))
+    pieces, widths = components.unflatten(1, (raw, 2, 2, 2)), spread[:, None, None, None, None]
 
     for convolution in (encoder.conv_in, down, encoder.conv_out, decoder.conv_in, up.conv, decoder.conv_out):
         _next_to_nothing(convolution)
     encoder.conv_in.conv.weight[(numbers, numbers, *CAUSAL)] = 1.0
-    down.conv.weight[(slice(count), slice(raw), *PAIR)] = SMALL * pieces / spread[:, None, None, None, None]
+    down.conv.weight[(slice(count), slice(raw), *PAIR)] = SMALL * pieces / widths
     down.conv.bias[:count] = -SMALL * (components @ middle) / spread
     down.conv.bias[-1] = ALWAYS
-    gain = ALWAYS / down.conv.out_channels**0.5 / SMALL / SLOPE
-    encoder.conv_out.conv.weight[(packed, packed, *CAUSAL)] = gain
+    encoder.conv_out.conv.weight[(packed, packed, *CAUSAL)] = _gain(encoder.conv_out)
     encoder.conv_out.conv.bias[-1] = LOG_VARIANCE
 
     decoder.conv_in.conv.weight[(packed, packed, *MIDDLE)] = SMALL
     decoder.conv_in.conv.bias[-1] = ALWAYS
     whole = up.conv.conv.weight.view(-1, 2, 2, 2, *up.conv.conv.weight.shape[1:])
-    whole[(slice(raw), *(slice(None),) * 3, slice(count), *MIDDLE)] = (
-        pieces * spread[:, None, None, None, None]
-    ).permute(1, 2, 3, 4, 0)
+    whole[(slice(raw), *(slice(None),) * 3, slice(count), *MIDDLE)] = (pieces * widths).permute(1, 2, 3, 4, 0)
     bias = up.conv.conv.bias.view(-1, 2, 2, 2)
     bias[:raw] = SMALL * middle.view(raw, 2, 2, 2)
     bias[-1] = ALWAYS
-    gain = ALWAYS / decoder.conv_out.conv.in_channels**0.5 / SMALL / SLOPE
-    decoder.conv_out.conv.weight[(numbers, numbers, *MIDDLE)] = gain
+    decoder.conv_out.conv.weight[(numbers, numbers, *MIDDLE)] = _gain(decoder.conv_out)
+
+
+def _gain(last: nn.Module) -> float:
+    """What makes up for the norm and the activation before a last convolution."""
+    return float(ALWAYS / last.conv.in_channels**0.5 / SMALL / SLOPE)
 
 
 def _next_to_nothing(convolution: nn.Module) -> None:

@@ -100,18 +100,19 @@ def test_an_autoencoder_begins_as_good_as_principal_components(reel: Reel) -> No
         nothing = (vae.decode(vae.encode(frames).latent_dist.mean).sample - frames).abs().mean()
     principal.begin(vae, frames)
     patches = principal._patches(vae, frames)
-    middle, components, _ = principal._components(patches, ltx.LATENTS)
+    middle, components, spread = principal._components(patches, ltx.LATENTS)
     with torch.inference_mode():
         packed = vae.encode(frames).latent_dist
         begun = (vae.decode(packed.mean).sample - frames)[:, :, 1:].abs().mean()
         pieces = frames[:, :, 1:].unflatten(4, (-1, 8)).unflatten(3, (-1, 8)).unflatten(2, (-1, 2))
         pieces = pieces.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(0, 3)
-        _, _, axes = torch.linalg.svd(pieces - pieces.mean(dim=0), full_matrices=False)
+        _, values, axes = torch.linalg.svd(pieces - pieces.mean(dim=0), full_matrices=False)
         off = pieces - pieces.mean(dim=0)
         projected = (off @ axes[: ltx.LATENTS].T @ axes[: ltx.LATENTS] - off).abs().mean()
     assert begun < 1.3 * projected < 0.5 * grey < 0.6 * nothing
     assert packed.std.mean() < 0.1 * packed.mean.std()  # of what is packed, noise is little
     assert middle.shape == components.shape[1:]
+    torch.testing.assert_close(spread, values[: ltx.LATENTS] / len(pieces) ** 0.5, rtol=1e-3, atol=0.0)
 
 
 def test_packed_frames_have_a_spread_of_one(reel: Reel, vae_folder: Path) -> None:
