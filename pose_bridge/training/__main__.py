@@ -29,10 +29,12 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         from pose_bridge.training.vggt import VggtRecipe
 
         return VggtRecipe(*common, wide=args.recipe.endswith("wide"))
-    from pose_bridge.training.ltx import LtxRecipe, LtxVaeRecipe
+    if args.recipe == "ltx-mini-vae":
+        from pose_bridge.training.ltx_vae import LtxVaeRecipe
 
-    if args.recipe.endswith("vae"):
         return LtxVaeRecipe(*common)
+    from pose_bridge.training.ltx import LtxRecipe
+
     return LtxRecipe(*common, args.vae, compiled=args.compile)
 
 

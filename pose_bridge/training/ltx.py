@@ -1,53 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small LTX-Video, taught by rendered walks to fill in between two views up to 110 degrees apart.
 
-First the autoencoder learns to pack videos, and single pictures, then the transformer to make packed videos
-of noise, as `generators.ltx` runs it: the first view takes the place of the first packed frame, the last one
-stands beside them as tokens of its own.
+It makes packed videos of noise, as `generators.ltx` runs it: the first view takes the place of the first
+packed frame, the last one stands beside them as tokens of its own. It is also taught what rendering knows:
+where the points are that tokens show, and where either end shows them.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
+from diffusers.models.transformers.transformer_ltx import LTXAttention, apply_rotary_emb
 from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXConditionPipeline
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pose_bridge import models
 from pose_bridge.generators.base import PROMPTS
 from pose_bridge.generators.ltx import loaded
-from pose_bridge.training import footage, principal
-from pose_bridge.training.footage import Footage
-from pose_bridge.training.sets import GAIN
+from pose_bridge.training import footage
+from pose_bridge.training.ltx_vae import LATENTS
+from pose_bridge.training.reel import CLIP, Clips, Reel
+from pose_bridge.training.sets import Batch
 from pose_bridge.training.train import Plan, coarse
+from pose_bridge.training.truth import truth
 
-CLIP = 9  # frames of a video, both ends included
-MOST_DEG = 110.0  # between the ends of one
-LATENTS = 24
-# Frames of a walk differ by many pixels: what packs them further cannot show where things were.
-VAE = {
-    "latent_channels": LATENTS,
-    "block_out_channels": (64,),
-    "down_block_types": ("LTXVideoDownBlock3D",),
-    "decoder_block_out_channels": (64,),
-    "layers_per_block": (1, 0),
-    "decoder_layers_per_block": (1, 0),
-    "spatio_temporal_scaling": (True,),
-    "decoder_spatio_temporal_scaling": (True,),
-    "decoder_inject_noise": (False, False),
-    "downsample_type": ("conv",),
-    "upsample_residual": (False,),
-    "upsample_factor": (1,),
-    "timestep_conditioning": False,
-    "patch_size": 4,
-    "patch_size_t": 1,
-}
 CAPTION = 8  # width of an embedded prompt: there are two, and no language
 TRANSFORMER = {
     "in_channels": LATENTS,
@@ -60,155 +42,17 @@ TRANSFORMER = {
 }
 FRAME_RATE = 25  # what the pipeline takes for granted
 END_NOISE = 0.15  # that the pipeline adds to the ends, by the noise level squared
-STILL_SHARE = 0.3  # of the batches of the autoencoder that are single pictures
-KL, EDGES = 1e-6, 0.5  # weights beside the error of the pixels
-LEVEL_SHIFT, ANYWHERE, ALL_NOISE = 0.5, 0.25, 0.1  # of noise levels: of the logit; shares
-CLIPS_AT_ONCE = {"vae": 8, "transformer": 16}
+LEVEL_SHIFT, ANYWHERE, ALL_NOISE = 1.0, 0.25, 0.1  # of noise levels: of the logit; shares
+GATE = 0.5  # of what a block adds, at the start: a small network learns faster than with next to nothing
+POINTS_LAYER, LOOK_LAYERS = 2, (1, 3)  # blocks after which tokens know points, and that look where they are
+WEIGHTS = {"velocity": 1.0, "points": 0.5, "look": 0.25}
+CLIPS_AT_ONCE = 16
 VALIDATION_CLIPS = 64
-
-
-class Clips(NamedTuple):
-    """B videos.
-
-    Attributes:
-        frames: In [-1, 1], (B, 3, N, H, W).
-        outward: Which of the prompts tells what the camera does, bool (B,).
-    """
-
-    frames: Tensor
-    outward: Tensor
-
-
-class Reel:
-    """Draws videos from walks.
-
-    Args:
-        shot: The walks.
-    """
-
-    def __init__(self, shot: Footage) -> None:
-        self.shot = shot
-        turned = shot.turns_deg()
-        apart = np.subtract.outer(np.arange(turned.shape[1]), np.arange(turned.shape[1])).T >= CLIP - 1
-        self._ends = np.argwhere(apart & (turned <= MOST_DEG))
-
-    def clips(self, rng: np.random.Generator, count: int, device: torch.device) -> Clips:
-        """Draw some, either end first, half of the batches as a mirror shows them."""
-        walks, first, last = self._ends[rng.integers(len(self._ends), size=count)].T
-        swap = rng.random(count) < 0.5
-        first, last = np.where(swap, last, first), np.where(swap, first, last)
-        frames = np.linspace(first, last, CLIP, axis=1).round().astype(int)
-        images = torch.from_numpy(self.shot.images[walks[:, None], frames]).to(device)
-        gains = 2.0 ** (rng.uniform(-GAIN, GAIN, (count, 1, 1, 1, 1)))
-        video = (images.permute(0, 4, 1, 2, 3) / 127.5 * torch.from_numpy(gains).to(device).float()).clamp(
-            max=2.0
-        ) - 1.0
-        if rng.random() < 0.5:
-            video = video.flip(-1)
-        return Clips(video, torch.from_numpy(self.shot.outward[walks]).to(device))
-
-
-class Packing(NamedTuple):
-    """What the autoencoder is asked.
-
-    Attributes:
-        video: In [-1, 1], (B, 3, N, H, W).
-        seed: Of the noise on what it packs.
-    """
-
-    video: Tensor
-    seed: int
-
-
-class Packer(nn.Module):
-    """The autoencoder while it learns.
-
-    Args:
-        vae: The learner.
-    """
-
-    def __init__(self, vae: AutoencoderKLLTXVideo) -> None:
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, task: Packing) -> dict[str, Tensor]:
-        """Return by how much videos are wrong once packed and unpacked, by kind, weighted."""
-        video = task.video
-        packed = self.vae.encode(video).latent_dist
-        again = self.vae.decode(packed.sample(torch.Generator(video.device).manual_seed(task.seed))).sample
-        edges = sum(functional.l1_loss(again.diff(dim=axis), video.diff(dim=axis)) for axis in (-1, -2))
-        return {
-            "pixels": functional.l1_loss(again, video),
-            "edges": EDGES * edges,
-            "kl": KL * packed.kl().mean(),
-        }
-
-
-class LtxVaeRecipe:
-    """Teaches the autoencoder.
-
-    Args:
-        folder: With footage of training and validation.
-        steps: Of the optimizer.
-        seed: Of everything random.
-    """
-
-    def __init__(self, folder: Path, steps: int, seed: int) -> None:
-        self.plan = Plan(steps=steps, seed=seed, weight_decay=0.0, learning_rate=5e-5)
-        self._reel, self._unseen = (Reel(footage.read(folder / name)) for name in ("train", "validation"))
-
-    def described(self) -> dict[str, Any]:
-        """See `train.Recipe`."""
-        return {
-            "recipe": "ltx-mini-vae",
-            "latents": LATENTS,
-            "kl": KL,
-            "edges": EDGES,
-            **self._reel.shot.described(),
-        }
-
-    def module(self) -> nn.Module:
-        """See `train.Recipe`."""
-        vae = AutoencoderKLLTXVideo(**VAE)
-        some = self._reel.clips(np.random.default_rng(self.plan.seed), VALIDATION_CLIPS, torch.device("cpu"))
-        principal.begin(vae, some.frames)
-        return Packer(vae)
-
-    def batch(self, rng: np.random.Generator, device: torch.device) -> Packing:
-        """See `train.Recipe`."""
-        video = self._reel.clips(rng, CLIPS_AT_ONCE["vae"], device).frames
-        if rng.random() < STILL_SHARE:
-            video = video.transpose(1, 2).reshape(-1, 3, 1, *video.shape[3:])
-        return Packing(video, int(rng.integers(2**62)))
-
-    def validate(self, module: nn.Module) -> dict[str, float]:
-        """By how many grey values pictures are off: of videos, single ones, the last of a video."""
-        device = next(module.parameters()).device
-        video = self._unseen.clips(np.random.default_rng(0), VALIDATION_CLIPS, device).frames
-        off = {}
-        for name, shown in (("video", video), ("single", video[:, :, :1])):
-            again = module.vae.decode(module.vae.encode(shown).latent_dist.mean).sample
-            off[name] = (again - shown).abs()
-        return {name: float(127.5 * some.mean()) for name, some in off.items()} | {
-            "last": float(127.5 * off["video"][:, :, -1].mean())
-        }
-
-    def export(self, module: nn.Module, folder: Path) -> None:
-        """Write it as diffusers has it, with mean and spread of what it packs, in half precision."""
-        device = next(module.parameters()).device
-        with torch.inference_mode():
-            rng = np.random.default_rng(0)
-            clips = self._reel.clips(rng, VALIDATION_CLIPS, device).frames
-            packed = module.vae.encode(clips).latent_dist.mean.transpose(0, 1).flatten(1)
-        saved = AutoencoderKLLTXVideo(**VAE)
-        saved.load_state_dict(module.vae.state_dict())
-        saved.latents_mean.copy_(packed.mean(dim=1))
-        saved.latents_std.copy_(packed.std(dim=1))
-        saved.half().save_pretrained(folder / "vae")
+PACKED_FRAMES = CLIP // 2 + 1  # of a video; the first of them is one frame, the others are two
 
 
 class Maker(nn.Module):
-    """The transformer while it learns.
+    """The transformer with what it only needs while it learns.
 
     Args:
         transformer: The learner.
@@ -217,9 +61,36 @@ class Maker(nn.Module):
     def __init__(self, transformer: LTXVideoTransformer3DModel) -> None:
         super().__init__()
         self.transformer = transformer
+        self.points = nn.Linear(TRANSFORMER["cross_attention_dim"], 3)
+        self._looks: list[Tensor] = []
+        self._middle: list[Tensor] = []
+        blocks = transformer.transformer_blocks
+        blocks[POINTS_LAYER].register_forward_hook(self._keep)
+        for layer in LOOK_LAYERS:
+            blocks[layer].attn1.register_forward_hook(self._look, with_kwargs=True)
+
+    def _look(self, attention: LTXAttention, _: Any, given: dict[str, Any], __: Tensor) -> None:
+        """Keep how likely heads are to look at the tokens of either end, logarithms, (B, K, 2, tokens)."""
+        tokens, rotation = given["hidden_states"], given["image_rotary_emb"]
+        ends = 2 * tokens.shape[1] // (1 + PACKED_FRAMES)
+        q, k = (
+            apply_rotary_emb(norm(of(tokens)), rotation).unflatten(2, (attention.heads, -1)).transpose(1, 2)
+            for norm, of in ((attention.norm_q, attention.to_q), (attention.norm_k, attention.to_k))
+        )
+        scores = (q @ k[:, :, :ends].transpose(-1, -2)).float() / q.shape[-1] ** 0.5
+        by_head = scores.unflatten(-1, (2, -1)).log_softmax(dim=-1)
+        self._looks.append(by_head.logsumexp(dim=1) - math.log(attention.heads))
+
+    def _keep(self, _: nn.Module, __: Any, tokens: Tensor) -> None:
+        self._middle.append(tokens)
 
     def forward(self, task: Task) -> dict[str, Tensor]:
-        """Return the squared error of the velocity from packed videos to noise."""
+        """Return by how much it is wrong, by kind, weighted by `WEIGHTS`.
+
+        `velocity`: squared error of that from packed videos to noise.
+        """
+        self._looks.clear()
+        self._middle.clear()
         with coarse(task.tokens.device):
             said = self.transformer(
                 hidden_states=task.tokens,
@@ -229,7 +100,20 @@ class Maker(nn.Module):
                 video_coords=task.places,
                 return_dict=False,
             )[0]
-        return {"velocity": (said.float() - task.velocity)[task.wanted].square().mean()}
+        points = self.points(self._middle[0].float())
+        known, seen = task.points.isfinite(), task.seen >= 0
+        off = (points - torch.where(known, task.points, 0.0)).norm(dim=-1)
+        looks = [likely.gather(-1, task.seen.clamp_min(0)[..., None])[..., 0] for likely in self._looks]
+        losses = {
+            "velocity": (said.float() - task.velocity)[task.wanted].square().mean(),
+            "points": _mean(off, known.all(dim=-1)),
+            "look": torch.stack([_mean(-likely, seen) for likely in looks]).mean(),
+        }
+        return {name: WEIGHTS[name] * loss for name, loss in losses.items()}
+
+
+def _mean(values: Tensor, counted: Tensor) -> Tensor:
+    return torch.where(counted, values, 0.0).sum() / counted.sum().clamp_min(1)
 
 
 class Task(NamedTuple):
@@ -242,6 +126,8 @@ class Task(NamedTuple):
         places: When and where a token is, (B, 3, K).
         velocity: From the packed frames to the noise, (B, K, LATENTS).
         wanted: Tokens that are to be made, bool (B, K).
+        points: Seen in the middles of patches, in the first camera's frame, (B, K, 3); NaN where unknown.
+        seen: In which patch of the last view, and of the first one, each is seen, (B, K, 2); -1 if in none.
     """
 
     tokens: Tensor
@@ -250,6 +136,8 @@ class Task(NamedTuple):
     places: Tensor
     velocity: Tensor
     wanted: Tensor
+    points: Tensor
+    seen: Tensor
 
 
 def task(vae: AutoencoderKLLTXVideo, clips: Clips, rng: np.random.Generator) -> Task:
@@ -260,12 +148,14 @@ def task(vae: AutoencoderKLLTXVideo, clips: Clips, rng: np.random.Generator) -> 
         clips: In both its ends a view that is given.
         rng: Of the noise.
     """
-    device, count = clips.frames.device, len(clips.frames)
+    device, count = clips.video.device, len(clips.video)
     pack = LTXConditionPipeline._pack_latents
     generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
     with torch.no_grad():
-        video = _normal(vae, vae.encode(clips.frames).latent_dist.mean)
-        ends = torch.cat((clips.frames[:, :, :1], clips.frames[:, :, -1:]))
+        with coarse(device):
+            packed = vae.encode(clips.video).latent_dist.mean
+        video = _normal(vae, packed.float())
+        ends = torch.cat((clips.video[:, :, :1], clips.video[:, :, -1:]))
         drawn = vae.encode(ends).latent_dist.sample(generator)  # the pipeline draws them too
         first, last = _normal(vae, drawn).chunk(2)
     video = torch.cat((first, video[:, :, 1:]), dim=2)
@@ -284,7 +174,19 @@ def task(vae: AutoencoderKLLTXVideo, clips: Clips, rng: np.random.Generator) -> 
         _places(vae, video, CLIP - 1),
         noise - clean,
         wanted,
+        *_known(clips.batch, vae.spatial_compression_ratio),
     )
+
+
+def _known(batch: Batch, patch_px: int) -> tuple[Tensor, Tensor]:
+    """See `Task.points` and `Task.seen`; a packed frame shows what the last of its frames does."""
+    frames = list(range(0, CLIP, 2))
+    some = batch.at(frames)
+    of_ends = [truth(some, patch_px, [end] * len(frames)) for end in (len(frames) - 1, 0)]
+    points, seen = of_ends[0].points, torch.stack([known.in_other for known in of_ends], dim=-1)
+    points, seen = (torch.cat((of[:, -1:], of), dim=1) for of in (points, seen))
+    seen[:, 0, :, 0] = seen[:, 1, :, 1] = -1  # an end need not look at itself
+    return points.flatten(1, 2), seen.flatten(1, 2)
 
 
 def _levels(count: int, generator: torch.Generator, device: torch.device) -> Tensor:
@@ -333,25 +235,31 @@ class LtxRecipe:
         self.plan = Plan(steps=steps, seed=seed, weight_decay=0.01, learning_rate=1e-3)
         self._reel, self._unseen = (Reel(footage.read(folder / name)) for name in ("train", "validation"))
         self._vae, self._compiled = loaded(AutoencoderKLLTXVideo, vae, torch.float32), compiled
+        self._folder = vae
 
     def described(self) -> dict[str, Any]:
         """See `train.Recipe`."""
         return {
             "recipe": "ltx-mini",
+            "vae": models.fingerprint([self._folder]),
             "levels": [LEVEL_SHIFT, ANYWHERE, ALL_NOISE],
+            "weights": WEIGHTS,
             **self._reel.shot.described(),
         }
 
     def module(self) -> nn.Module:
         """See `train.Recipe`."""
         transformer = LTXVideoTransformer3DModel(**TRANSFORMER)
+        for block in transformer.transformer_blocks:
+            block.scale_shift_table.data[[2, 5]] = GATE  # of the attention, and of what follows
+        maker = Maker(transformer)
         if self._compiled:
             transformer.compile()
-        return Maker(transformer)
+        return maker
 
     def batch(self, rng: np.random.Generator, device: torch.device) -> Task:
         """See `train.Recipe`."""
-        return task(self._vae.to(device), self._reel.clips(rng, CLIPS_AT_ONCE["transformer"], device), rng)
+        return task(self._vae.to(device), self._reel.clips(rng, CLIPS_AT_ONCE, device), rng)
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         """The loss on videos of other houses."""

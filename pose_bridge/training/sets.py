@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,11 @@ class Batch(NamedTuple):
     depths_m: Tensor
     T_world_camera: Tensor
     focals: Tensor
+
+    def at(self, frames: Sequence[int]) -> Batch:
+        """Return some frames of each set."""
+        some = list(frames)
+        return Batch(self.images[:, some], self.depths_m[:, some], self.T_world_camera[:, some], self.focals)
 
 
 class Sets:
@@ -113,10 +119,21 @@ def gathered(
 
 def augmented(rng: np.random.Generator, batch: Batch) -> Batch:
     """Return half of the batches as a mirror shows them, and every picture as bright as it comes."""
-    gains = 2.0 ** (rng.uniform(-GAIN, GAIN, (*batch.images.shape[:2], 1, 1, 1)))
+    return perhaps_mirrored(rng, brightened(rng, batch))
+
+
+def brightened(rng: np.random.Generator, batch: Batch, *, together: bool = False) -> Batch:
+    """Return every picture as bright as it comes, or every set: its pictures together."""
+    sets, frames = batch.images.shape[:2]
+    gains = 2.0 ** (rng.uniform(-GAIN, GAIN, (sets, 1 if together else frames, 1, 1, 1)))
     images = (batch.images * torch.from_numpy(gains).to(batch.images)).clamp(0.0, 1.0)
-    depths_m, T = batch.depths_m, batch.T_world_camera
+    return batch._replace(images=images)
+
+
+def perhaps_mirrored(rng: np.random.Generator, batch: Batch) -> Batch:
+    """Return half of the batches as a mirror shows them."""
     if rng.random() < 0.5:
+        T = batch.T_world_camera
         mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0], device=T.device))
-        images, depths_m, T = images.flip(-1), depths_m.flip(-1), mirror @ T @ mirror
-    return Batch(images, depths_m, T, batch.focals)
+        return Batch(batch.images.flip(-1), batch.depths_m.flip(-1), mirror @ T @ mirror, batch.focals)
+    return batch

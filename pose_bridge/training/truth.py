@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,8 +22,7 @@ class Truth(NamedTuple):
         encoding: (B, S, 9).
         depth: (B, S, H, W).
         points: Seen in the middles of patches, in the first camera's frame, (B, S, P, 3); NaN where unknown.
-        in_other: In which patch of the next frame (of the first, for the last) each is seen, (B, S, P); -1 if
-            in none.
+        in_other: In which patch of another frame each is seen, (B, S, P); -1 if in none.
     """
 
     encoding: Tensor
@@ -31,8 +31,16 @@ class Truth(NamedTuple):
     in_other: Tensor
 
 
-def truth(batch: Batch, patch_px: int) -> Truth:
-    """Work out what a network should say; in double precision, whatever the network computes in."""
+def truth(batch: Batch, patch_px: int, others: Sequence[int] | None = None) -> Truth:
+    """Work out what a network should say; in double precision, whatever the network computes in.
+
+    Args:
+        batch: What it is shown.
+        patch_px: Side of a patch.
+        others: In which frame the points of each are looked for; None for the next, the first for the last.
+    """
+    frames = batch.images.shape[1]
+    others = [*range(1, frames), 0] if others is None else list(others)
     height, width = batch.images.shape[-2:]
     focal_px, depths_m = batch.focals.double() * max(height, width), batch.depths_m.double()
     T_world_camera = batch.T_world_camera.double()
@@ -52,7 +60,7 @@ def truth(batch: Batch, patch_px: int) -> Truth:
     )
     points = _moved(torch.linalg.inv(T_camera_first), z[..., None] * rays[:, None])
     unit = torch.nanmean(points.norm(dim=-1).flatten(1), dim=1)
-    following = _moved(torch.roll(T_camera_first, -1, dims=1), points)
+    there = _moved(T_camera_first[:, others], points)
     angles = [2.0 * torch.atan(side / 2.0 / focal_px) for side in (height, width)]
     encoding = torch.cat(
         (
@@ -66,7 +74,7 @@ def truth(batch: Batch, patch_px: int) -> Truth:
         encoding.float(),
         (depths_m / unit[:, None, None, None]).float(),
         (points / unit[:, None, None, None]).float(),
-        _patches_of(following, torch.roll(depths_m, -1, dims=1), focal_px, patch_px),
+        _patches_of(there, depths_m[:, others], focal_px, patch_px),
     )
 
 

@@ -3,22 +3,29 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKLLTXVideo
+from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
 from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXConditionPipeline
+from safetensors.torch import load_file, save_file
 
 from pose_bridge.config import LtxConfig
 from pose_bridge.control import Control
 from pose_bridge.generators.base import PROMPTS, Take
 from pose_bridge.generators.ltx import LtxGenerator
 from pose_bridge.geometry.cameras import Camera
-from pose_bridge.training import footage, ltx, principal
-from pose_bridge.training.ltx import CLIP, LtxRecipe, LtxVaeRecipe, Reel
+from pose_bridge.training import footage, ltx, ltx_vae, principal
+from pose_bridge.training.ltx import LtxRecipe, Maker
+from pose_bridge.training.ltx_vae import LATENTS, LtxVaeRecipe
+from pose_bridge.training.reel import CLIP, Reel
+from pose_bridge.training.truth import truth
 from pose_bridge.views import View
 
 CPU = torch.device("cpu")
@@ -29,8 +36,9 @@ MOST_BYTES = 8.6e6
 def few() -> Iterator[None]:
     """Few videos at once: nothing here learns for long."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ltx, "VALIDATION_CLIPS", 16)
-        patch.setattr(ltx, "CLIPS_AT_ONCE", {"vae": 4, "transformer": 4})
+        for module in (ltx, ltx_vae):
+            patch.setattr(module, "VALIDATION_CLIPS", 16)
+            patch.setattr(module, "CLIPS_AT_ONCE", 4)
         yield
 
 
@@ -67,12 +75,15 @@ def folder(footage_folder: Path, vae_folder: Path, tmp_path_factory: pytest.Temp
     recipe, folder = LtxRecipe(footage_folder, 10, 0, vae_folder), tmp_path_factory.mktemp("ltx")
     torch.manual_seed(0)
     maker = recipe.module()
+    average = copy.deepcopy(maker).eval()  # as training makes it
     losses = maker(recipe.batch(np.random.default_rng(0), CPU))
-    assert losses["velocity"].item() == pytest.approx(
-        2.0, abs=1.2
-    )  # noise and packed frames have a spread of 1
+    # Noise and packed frames have a spread of 1, points are 1 away, and a look is at one of 48.
+    wanted = {"velocity": 2.0, "points": 1.0, "look": np.log(48)}
+    assert {name: loss.item() / ltx.WEIGHTS[name] for name, loss in losses.items()} == pytest.approx(
+        wanted, rel=0.6
+    )
     with torch.inference_mode():
-        assert recipe.validate(maker.eval()).keys() == {"velocity"}
+        assert recipe.validate(average).keys() == wanted.keys()
     recipe.export(maker, folder)
     return folder
 
@@ -80,11 +91,11 @@ def folder(footage_folder: Path, vae_folder: Path, tmp_path_factory: pytest.Temp
 def test_clips_run_from_one_end_to_the_other(footage_folder: Path, reel: Reel) -> None:
     shot = footage.read(footage_folder / "train")
     clips = reel.clips(np.random.default_rng(1), 8, CPU)
-    assert clips.frames.shape == (8, 3, CLIP, 48, 64)
-    assert clips.frames.abs().max() <= 1.0
+    assert clips.video.shape == (8, 3, CLIP, 48, 64)
+    assert clips.video.abs().max() <= 1.0
     assert set(clips.outward.tolist()) == {True, False}
-    steps = (clips.frames[:, :, 1:] - clips.frames[:, :, :-1]).abs().mean(dim=(1, 2, 3, 4))
-    ends = (clips.frames[:, :, -1] - clips.frames[:, :, 0]).abs().mean(dim=(1, 2, 3))
+    steps = (clips.video[:, :, 1:] - clips.video[:, :, :-1]).abs().mean(dim=(1, 2, 3, 4))
+    ends = (clips.video[:, :, -1] - clips.video[:, :, 0]).abs().mean(dim=(1, 2, 3))
     assert steps.mean() < 0.8 * ends.mean()
     turned = shot.turns_deg()
     assert all(turned[walk, first, last] <= 110.0 for walk, first, last in reel._ends)
@@ -93,14 +104,14 @@ def test_clips_run_from_one_end_to_the_other(footage_folder: Path, reel: Reel) -
 def test_an_autoencoder_begins_as_good_as_principal_components(reel: Reel) -> None:
     """Off by little more than the projection on as many components, fitted and asked on the same videos."""
     torch.manual_seed(0)
-    frames = reel.clips(np.random.default_rng(3), 16, CPU).frames
-    vae = AutoencoderKLLTXVideo(**ltx.VAE)
+    frames = reel.clips(np.random.default_rng(3), 16, CPU).video
+    vae = AutoencoderKLLTXVideo(**ltx_vae.VAE)
     with torch.inference_mode():
         grey = (frames - frames.mean(dim=(2, 3, 4), keepdim=True)).abs().mean()
         nothing = (vae.decode(vae.encode(frames).latent_dist.mean).sample - frames).abs().mean()
     principal.begin(vae, frames)
     patches = principal._patches(vae, frames)
-    middle, components, spread = principal._components(patches, ltx.LATENTS)
+    middle, components, spread = principal._components(patches, LATENTS)
     with torch.inference_mode():
         packed = vae.encode(frames).latent_dist
         begun = (vae.decode(packed.mean).sample - frames)[:, :, 1:].abs().mean()
@@ -108,21 +119,51 @@ def test_an_autoencoder_begins_as_good_as_principal_components(reel: Reel) -> No
         pieces = pieces.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(0, 3)
         _, values, axes = torch.linalg.svd(pieces - pieces.mean(dim=0), full_matrices=False)
         off = pieces - pieces.mean(dim=0)
-        projected = (off @ axes[: ltx.LATENTS].T @ axes[: ltx.LATENTS] - off).abs().mean()
+        projected = (off @ axes[:LATENTS].T @ axes[:LATENTS] - off).abs().mean()
     assert begun < 1.3 * projected < 0.5 * grey < 0.6 * nothing
     assert packed.std.mean() < 0.1 * packed.mean.std()  # of what is packed, noise is little
     assert middle.shape == components.shape[1:]
-    torch.testing.assert_close(spread, values[: ltx.LATENTS] / len(pieces) ** 0.5, rtol=1e-3, atol=0.0)
+    torch.testing.assert_close(spread, values[:LATENTS] / len(pieces) ** 0.5, rtol=1e-3, atol=0.0)
 
 
 def test_packed_frames_have_a_spread_of_one(reel: Reel, vae_folder: Path) -> None:
+    """On the average: what does much to the pixels has more."""
     vae = AutoencoderKLLTXVideo.from_pretrained(vae_folder, torch_dtype=torch.float32)
     with torch.inference_mode():
-        frames = reel.clips(np.random.default_rng(5), 16, CPU).frames
-        packed = ltx._normal(vae, vae.encode(frames).latent_dist.mean)
-    assert packed.shape == (16, ltx.LATENTS, 5, 6, 8)
+        video = reel.clips(np.random.default_rng(5), 16, CPU).video
+        packed = ltx._normal(vae, vae.encode(video).latent_dist.mean)
+        whole = vae.decode(vae.encode(video).latent_dist.mean).sample
+        does = []
+        for channel in (0, 1, LATENTS - 1):
+            without = packed.clone()
+            without[:, channel] = 0.0
+            pixels = LTXConditionPipeline._denormalize_latents(without, vae.latents_mean, vae.latents_std)
+            does.append(float((vae.decode(pixels).sample - whole).square().mean()) ** 0.25)
+    assert packed.shape == (16, LATENTS, 5, 6, 8)
     assert packed.mean().abs() < 0.2
-    assert 0.7 < packed.std() < 1.3
+    assert 0.7 < packed.square().mean().sqrt() < 1.3
+    ratios = packed[:, [0, 1, -1]].std(dim=(0, 2, 3, 4)) / torch.tensor(does)
+    assert ratios.max() < 1.3 * ratios.min()
+    assert does[0] > 2.0 * does[-1]
+
+
+def test_tokens_are_taught_what_the_frames_show(reel: Reel) -> None:
+    """A packed frame shows what the last of its frames does; of both ends it is known where they show it."""
+    batch = reel.clips(np.random.default_rng(6), 3, CPU).batch
+    points, seen = ltx._known(batch, 8)
+    points, seen = points.unflatten(1, (6, 48)), seen.unflatten(1, (6, 48))
+    for token, frame in enumerate((8, 0, 2, 4, 6, 8)):
+        for column, end in enumerate((8, 0)):
+            pair = batch.at([frame, end])
+            expected = truth(pair, 8).in_other[:, 0]
+            own = token < 2 and frame == end
+            assert torch.equal(seen[:, token, :, column], torch.full_like(expected, -1) if own else expected)
+    torch.testing.assert_close(points[:, 0], points[:, -1], equal_nan=True)
+    alone = truth(batch.at([0, 8]), 8).points
+    ratio = (points[:, :2].flip(1) / alone).flatten(1)  # in another unit of length, but one for all
+    spread = ratio / ratio.nanmedian(dim=1, keepdim=True).values - 1.0
+    assert spread[spread.isfinite()].abs().quantile(0.95) < 1e-2
+    assert (seen >= 0).float().mean() > 0.2
 
 
 def test_the_task_is_what_the_pipeline_asks(reel: Reel, folder: Path) -> None:
@@ -141,7 +182,7 @@ def test_the_task_is_what_the_pipeline_asks(reel: Reel, folder: Path) -> None:
 
     generator._pipeline.transformer.forward = listen
     certain(generator._pipeline.vae)
-    pictures = ((clips.frames[0].permute(1, 2, 3, 0) + 1.0) * 127.5).round().byte().numpy()
+    pictures = ((clips.video[0].permute(1, 2, 3, 0) + 1.0) * 127.5).round().byte().numpy()
     camera = Camera.from_focal_px(60.0, 64, 48)
     first, last = (View(id=f"{n}", image=pictures[n], camera=camera) for n in (0, -1))
     with pytest.raises(AskedError):
@@ -169,7 +210,7 @@ def test_with_the_velocity_that_is_taught_the_pipeline_makes_the_clip(reel: Reel
     vae = certain(generator._pipeline.vae)
     clips = reel.clips(np.random.default_rng(4), 1, CPU)
     with torch.inference_mode():
-        packed = ltx._normal(vae, vae.encode(clips.frames).latent_dist.mean)
+        packed = ltx._normal(vae, vae.encode(clips.video).latent_dist.mean)
     clean = LTXConditionPipeline._pack_latents(packed)
 
     def knows(hidden_states: torch.Tensor, timestep: torch.Tensor, **_: object) -> tuple[torch.Tensor]:
@@ -183,7 +224,7 @@ def test_with_the_velocity_that_is_taught_the_pipeline_makes_the_clip(reel: Reel
     made = []
     decode = vae.decode
     vae.decode = lambda latents, *more, **given: (made.append(latents), decode(latents, *more, **given))[1]
-    pictures = ((clips.frames[0].permute(1, 2, 3, 0) + 1.0) * 127.5).round().byte().numpy()
+    pictures = ((clips.video[0].permute(1, 2, 3, 0) + 1.0) * 127.5).round().byte().numpy()
     camera = Camera.from_focal_px(60.0, 64, 48)
     first, last = (View(id=f"{n}", image=pictures[n], camera=camera) for n in (0, -1))
     generator.video(first, last, Take(prompt=0, reversed=False, seed=0), Control())
@@ -218,3 +259,26 @@ def test_what_was_learned_is_what_is_used(footage_folder: Path, folder: Path) ->
     assert not video.fault
     assert len(video.views) == CLIP - 2
     assert all(view.image.shape == (48, 64, 3) for view in video.views)
+
+
+def test_a_state_is_of_one_autoencoder(footage_folder: Path, vae_folder: Path, tmp_path: Path) -> None:
+    """Another one packs into other numbers."""
+    other = tmp_path / "vae"
+    shutil.copytree(vae_folder, other)
+    described = [LtxRecipe(footage_folder, 10, 0, folder).described() for folder in (vae_folder, other)]
+    assert described[0] == described[1]
+    path = next(other.glob("*.safetensors"))
+    state = load_file(path)
+    save_file({name: value * 0.9 for name, value in state.items()}, path)
+    assert LtxRecipe(footage_folder, 10, 0, other).described() != described[0]
+    assert json.loads(json.dumps(described[0])) == described[0]
+
+
+def test_only_the_transformer_is_kept(folder: Path) -> None:
+    """What learns beside it is of no use later."""
+    kept = load_file(next((folder / "transformer").glob("*.safetensors")))
+    assert kept.keys() == LTXVideoTransformer3DModel(**ltx.TRANSFORMER).state_dict().keys()
+    assert any(
+        name.startswith("points")
+        for name in Maker(LTXVideoTransformer3DModel(**ltx.TRANSFORMER)).state_dict()
+    )
