@@ -232,7 +232,7 @@ class LtxRecipe:
     """
 
     def __init__(self, folder: Path, steps: int, seed: int, vae: Path, *, compiled: bool = False) -> None:
-        self.plan = Plan(steps=steps, seed=seed, weight_decay=0.01, learning_rate=1e-3)
+        self.plan = Plan(steps=steps, seed=seed, weight_decay=0.01, orthogonal=4.0)
         self._reel, self._unseen = (Reel(footage.read(folder / name)) for name in ("train", "validation"))
         self._vae, self._compiled = loaded(AutoencoderKLLTXVideo, vae, torch.float32), compiled
         self._folder = vae

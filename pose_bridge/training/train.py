@@ -45,7 +45,9 @@ class Plan:
         learning_rate: After the warm-up.
         warmup: Steps until then.
         cooldown: Share of the steps at the end in which it falls to nothing.
-        weight_decay: AdamW's.
+        weight_decay: Of both optimizers.
+        orthogonal: Learning rate of matrices inside blocks by that of all else: their updates are made
+            orthogonal (Muon); 0 where AdamW has them too.
         average: Decay of the moving average of the parameters, which is what is validated and kept.
         clip: Norm that no gradient exceeds.
         validate: Steps between two validations.
@@ -58,6 +60,7 @@ class Plan:
     warmup: int = 500
     cooldown: float = 0.25
     weight_decay: float = 0.02
+    orthogonal: float = 0.0
     average: float = 0.999
     clip: float = 1.0
     validate: int = 1000
@@ -146,10 +149,7 @@ class Trainer:
             cpu=not torch.cuda.is_available(), log_with="tensorboard", project_dir=self.folder
         )
         plan, module = self.recipe.plan, self.recipe.module()
-        optimizer = torch.optim.AdamW(
-            module.parameters(), plan.learning_rate, betas=(0.9, 0.95), weight_decay=plan.weight_decay
-        )
-        self._module, self._optimizer = self._accelerator.prepare(module, optimizer)
+        self._module, *self._optimizers = self._accelerator.prepare(module, *_optimizers(module, plan))
         self._average = AveragedModel(
             self._accelerator.unwrap_model(self._module), multi_avg_fn=get_ema_multi_avg_fn(plan.average)
         )
@@ -195,17 +195,20 @@ class Trainer:
         """Learn once, and return the losses."""
         plan, course, accelerator = self.recipe.plan, self.course, self._accelerator
         rng = np.random.default_rng([plan.seed, course.step, accelerator.process_index])
-        for group in self._optimizer.param_groups:
-            group["lr"] = plan.rate(course.step)
+        for optimizer, factor in zip(self._optimizers, (1.0, plan.orthogonal), strict=False):
+            for group in optimizer.param_groups:
+                group["lr"] = factor * plan.rate(course.step)
         losses: dict[str, Tensor] = self._module(self.recipe.batch(rng, accelerator.device))
         accelerator.backward(sum(losses.values()))
         norm = accelerator.clip_grad_norm_(self._module.parameters(), plan.clip)
         sound = bool(norm.isfinite())
         if sound:
-            self._optimizer.step()
+            for optimizer in self._optimizers:
+                optimizer.step()
             self._average.update_parameters(accelerator.unwrap_model(self._module))
         self._odd = 0 if sound else self._odd + 1
-        self._optimizer.zero_grad()
+        for optimizer in self._optimizers:
+            optimizer.zero_grad()
         if self._odd == HOPELESS:
             raise ConfigError(f"{HOPELESS} gradients in a row are no numbers; try a smaller learning rate")
         return {name: value.detach() for name, value in losses.items()} | {"gradient": norm.detach()}
@@ -276,6 +279,22 @@ class Trainer:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         console = Console(stderr=True, highlight=False, quiet=not self._accelerator.is_main_process)
         return Progress(*columns, console=console, refresh_per_second=1)
+
+
+def _optimizers(module: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon for the matrices inside blocks if they are to have it."""
+    matrices = [
+        layer.weight
+        for name, layer in module.named_modules()
+        if plan.orthogonal and isinstance(layer, nn.Linear) and "blocks." in name
+    ]
+    known = {id(parameter) for parameter in matrices}
+    others = [parameter for parameter in module.parameters() if id(parameter) not in known]
+    common = {"lr": plan.learning_rate, "weight_decay": plan.weight_decay}
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, betas=(0.9, 0.95), **common)]
+    if matrices:
+        found.append(torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **common))
+    return found
 
 
 @contextmanager

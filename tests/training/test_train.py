@@ -40,6 +40,17 @@ class Adder(nn.Module):
         return {"squared": (said - batch.sum).square().mean(), "size": 1e-6 * self.layer.weight.abs().sum()}
 
 
+class Deep(Adder):
+    """Adds what a block makes of the numbers."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.blocks = nn.ModuleList([nn.Linear(width, width)])
+
+    def forward(self, batch: Sums) -> dict[str, Tensor]:
+        return super().forward(batch._replace(numbers=self.blocks[0](batch.numbers)))
+
+
 class Adding:
     """Learns to add; `spoilt` are steps whose numbers are none."""
 
@@ -50,8 +61,17 @@ class Adding:
         spoilt: range = range(0),
         name: str = "adding",
         save_s: float = 1e9,
+        orthogonal: float = 0.0,
     ) -> None:
-        self.plan = Plan(steps=steps, learning_rate=0.05, warmup=5, average=0.9, validate=20, save_s=save_s)
+        self.plan = Plan(
+            steps=steps,
+            learning_rate=0.05,
+            warmup=5,
+            average=0.9,
+            validate=20,
+            save_s=save_s,
+            orthogonal=orthogonal,
+        )
         self.name = name
         self.asked: list[int] = []
         self._width, self._spoilt = width, spoilt
@@ -60,7 +80,7 @@ class Adding:
         return {"recipe": self.name}
 
     def module(self) -> nn.Module:
-        return Adder(self._width)
+        return (Deep if self.plan.orthogonal else Adder)(self._width)
 
     def batch(self, rng: np.random.Generator, device: torch.device) -> Sums:
         numbers = torch.from_numpy(rng.normal(size=(16, self._width))).float()
@@ -91,19 +111,33 @@ def test_it_learns_and_keeps_the_average(tmp_path: Path) -> None:
     assert any((tmp_path / "log").glob("events*"))
 
 
-def test_stopped_it_goes_on_to_the_same_end(tmp_path: Path) -> None:
-    Trainer(Adding(), tmp_path / "whole").run()
-    first = Trainer(Adding(), tmp_path / "parts")
+@pytest.mark.parametrize("orthogonal", [0.0, 2.0])
+def test_stopped_it_goes_on_to_the_same_end(tmp_path: Path, orthogonal: float) -> None:
+    Trainer(Adding(orthogonal=orthogonal), tmp_path / "whole").run()
+    first = Trainer(Adding(orthogonal=orthogonal), tmp_path / "parts")
     first.recipe.batch = stopping(first, 23)
     assert not first.run()
     assert first.course.step == 23
-    second = Trainer(Adding(), tmp_path / "parts")
+    second = Trainer(Adding(orthogonal=orthogonal), tmp_path / "parts")
     assert second.run()
     assert len(second.recipe.asked) == 60 - 23
     whole, parts = learned(tmp_path / "whole"), learned(tmp_path / "parts")
     assert whole.keys() == parts.keys()
     for name, tensor in whole.items():
         assert torch.equal(tensor, parts[name]), name
+
+
+def test_matrices_inside_blocks_learn_by_orthogonal_steps(tmp_path: Path) -> None:
+    """As long as AdamW's in the mean, whatever the gradient, at a rate of their own; all else by AdamW."""
+    trainer = Trainer(Adding(steps=1, orthogonal=2.0), tmp_path)
+    before = {name: value.clone() for name, value in trainer._module.state_dict().items()}
+    trainer.run()
+    moved = {name: value - before[name] for name, value in trainer._module.state_dict().items()}
+    rate = trainer.recipe.plan.rate(0)
+    furthest = torch.linalg.matrix_norm(moved["blocks.0.weight"], 2)
+    assert furthest == pytest.approx(2.0 * rate * 0.2 * 4**0.5, rel=0.35)
+    for name in ("blocks.0.bias", "layer.weight", "layer.bias"):
+        torch.testing.assert_close(moved[name].abs(), torch.full_like(moved[name], rate), rtol=0.1, atol=0.0)
 
 
 def stopping(trainer: Trainer, after: int):
