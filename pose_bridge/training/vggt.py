@@ -201,7 +201,7 @@ class VggtRecipe:
     """
 
     def __init__(self, folder: Path, steps: int, seed: int, *, wide: bool) -> None:
-        self.plan, self._wide = Plan(steps=steps, seed=seed, cooldown=0.35), wide
+        self.plan, self._wide = Plan(steps=steps, seed=seed, cooldown=0.35, orthogonal=4.0), wide
         self._sets = Sets(footage.read(folder / "train"), wide=wide)
         self._unseen = Sets(footage.read(folder / "validation"), wide=True)
 
