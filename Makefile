@@ -31,8 +31,8 @@ help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 test: $(ROS) $(LEARNED) ## run every test
-	POSE_BRIDGE_TEST_ALL=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
-	    --durations=5
+	POSE_BRIDGE_TEST_ALL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile \
+	    --no-loadscope-reorder --durations=5
 
 lint: $(READY) ## style, types, and which module may import which
 	$(BIN)/ruff check .

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,6 @@ import rclpy
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from rclpy.action import ActionClient
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
@@ -24,6 +22,7 @@ from std_srvs.srv import Trigger
 from pose_bridge.action import Relocalize
 from pose_bridge.geometry import rigid
 from pose_bridge.ros import images, poses
+from pose_bridge.ros.executor import NodeExecutor
 from pose_bridge.srv import MapFile, SetMapPose
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -66,9 +65,9 @@ class Witness(Node):
         self.set_map_pose = self.create_client(SetMapPose, "pose_bridge/set_map_pose")
         self.save_map = self.create_client(MapFile, "pose_bridge/save_map")
         self.relocalize = ActionClient(self, Relocalize, "pose_bridge/relocalize")
-        self._executor = SingleThreadedExecutor()
+        self._executor = NodeExecutor(1)
         self._executor.add_node(self)
-        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
         self._thread.start()
 
     def ask_where(self, budget_s: float, on_feedback: Callable[[Any], None]) -> Future:
@@ -108,10 +107,6 @@ class Witness(Node):
 
     def _on_strip(self, message: Image) -> None:
         self.strips[_stamp_ns(message)] = images.decode(message)
-
-    def _spin(self) -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            self._executor.spin()
 
 
 def _stamp_ns(message: Any) -> int:

@@ -272,6 +272,7 @@ class Caller:
         self._met: set[str] = set()
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
 
@@ -350,14 +351,16 @@ class Caller:
             assert len(finite_numbers(message)) == 3 + 4 + 36
 
     def close(self) -> None:
+        self._closing.set()
+        self._thread.join(LONG_S)  # rclpy's executor is not to be shut down while it spins
         self._executor.shutdown()
-        self._thread.join(LONG_S)
         self.node.destroy_node()
         self._context.shutdown()
 
     def _spin(self) -> None:
         with contextlib.suppress(ExternalShutdownException):
-            self._executor.spin()
+            while not self._closing.is_set():
+                self._executor.spin_once(timeout_sec=0.1)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -34,6 +35,7 @@ class NodeExecutor(SingleThreadedExecutor):
 
     def __init__(self, threads: int, *, context: Context | None = None) -> None:
         super().__init__(context=context)
+        self._turn = threading.RLock()  # held while a callback runs, or is waited for
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="service")
 
     def spin(self) -> None:
@@ -43,7 +45,8 @@ class NodeExecutor(SingleThreadedExecutor):
             Exception: What a callback raises.
         """
         while self.context.ok() and not self._is_shutdown:
-            self.spin_once()
+            with self._turn:
+                self.spin_once()
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
         """Run the next callback, or have a thread run it.
@@ -63,10 +66,17 @@ class NodeExecutor(SingleThreadedExecutor):
             raise error
 
     def shutdown(self, timeout_sec: float | None = None) -> bool:
-        """Stop, and wait for services however long they take; returns as rclpy's executors do."""
-        ended = bool(super().shutdown(timeout_sec))
+        """Stop, and wait for callbacks however long they take; returns as rclpy's executors do.
+
+        Those mean to wait too, but destroy what a callback needs to end while it still runs.
+        """
+        with self._shutdown_lock:
+            self._is_shutdown = True
+            if self._guard:
+                self._guard.trigger()
         self._threads.shutdown()
-        return ended
+        with self._turn:
+            return bool(super().shutdown(timeout_sec))
 
     def _serve(self, handler: Task[Any]) -> None:
         handler()

@@ -115,3 +115,19 @@ def test_it_does_not_end_while_a_service_runs(slow: tuple[Slow, NodeExecutor, "F
         assert not ending.done()
         node.let_go.set()
         assert ending.result(PATIENCE_S)
+
+
+def test_nor_while_a_callback_runs(slow: tuple[Slow, NodeExecutor, "Future[None]"]) -> None:
+    """What rclpy needs to end the callback is still there then."""
+    node, executor, spinning = slow
+    node.create_timer(0.01, lambda: node._wait(Trigger.Request(), Trigger.Response()))
+    executor.wake()
+    assert node.serving.wait(PATIENCE_S)
+    with ThreadPoolExecutor(1) as pool:
+        ending = pool.submit(executor.shutdown)
+        with pytest.raises(TimeoutError):
+            ending.result(0.5)
+        assert not spinning.done()
+        node.let_go.set()
+        assert ending.result(PATIENCE_S)
+        assert spinning.result(PATIENCE_S) is None
