@@ -26,7 +26,6 @@ from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import Log
 from rclpy.action import ActionClient
 from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from robot_world import CAMERA, picture
@@ -41,6 +40,7 @@ from pose_bridge.errors import ErrorCode
 from pose_bridge.msg import LoopClosureCandidate, RelativePose
 from pose_bridge.msg import View as ViewMessage
 from pose_bridge.ros import cameras, images, poses
+from pose_bridge.ros.executor import NodeExecutor
 from pose_bridge.srv import MapFile, SetMapPose
 
 TESTS = Path(__file__).parent
@@ -270,10 +270,9 @@ class Caller:
             )
         }
         self._met: set[str] = set()
-        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor = NodeExecutor(1, context=self._context)
         self._executor.add_node(self.node)
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
         self._thread.start()
 
     def hear(self, kind: type, topic: str, qos: QoSProfile = MANY, name: str = "") -> list[Any]:
@@ -351,16 +350,10 @@ class Caller:
             assert len(finite_numbers(message)) == 3 + 4 + 36
 
     def close(self) -> None:
-        self._closing.set()
-        self._thread.join(LONG_S)  # rclpy's executor is not to be shut down while it spins
         self._executor.shutdown()
+        self._thread.join(LONG_S)
         self.node.destroy_node()
         self._context.shutdown()
-
-    def _spin(self) -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            while not self._closing.is_set():
-                self._executor.spin_once(timeout_sec=0.1)
 
 
 @contextlib.contextmanager

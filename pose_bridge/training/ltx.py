@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from pose_bridge import models
 from pose_bridge.generators.base import PROMPTS
 from pose_bridge.generators.ltx import loaded
-from pose_bridge.training import footage
+from pose_bridge.training import footage, losses
 from pose_bridge.training.ltx_vae import LATENTS
 from pose_bridge.training.reel import CLIP, Clips, Reel
 from pose_bridge.training.sets import Batch
@@ -61,7 +61,7 @@ class Maker(nn.Module):
     def __init__(self, transformer: LTXVideoTransformer3DModel) -> None:
         super().__init__()
         self.transformer = transformer
-        self.points = nn.Linear(TRANSFORMER["cross_attention_dim"], 3)
+        self.points = nn.Linear(transformer.proj_in.out_features, 3)
         self._looks: list[Tensor] = []
         self._middle: list[Tensor] = []
         blocks = transformer.transformer_blocks
@@ -100,20 +100,12 @@ class Maker(nn.Module):
                 video_coords=task.places,
                 return_dict=False,
             )[0]
-        points = self.points(self._middle[0].float())
-        known, seen = task.points.isfinite(), task.seen >= 0
-        off = (points - torch.where(known, task.points, 0.0)).norm(dim=-1)
-        looks = [likely.gather(-1, task.seen.clamp_min(0)[..., None])[..., 0] for likely in self._looks]
-        losses = {
+        found = {
             "velocity": (said.float() - task.velocity)[task.wanted].square().mean(),
-            "points": _mean(off, known.all(dim=-1)),
-            "look": torch.stack([_mean(-likely, seen) for likely in looks]).mean(),
+            "points": losses.points(self.points(self._middle[0].float()), task.points),
+            "look": torch.stack([losses.look(likely, task.seen) for likely in self._looks]).mean(),
         }
-        return {name: WEIGHTS[name] * loss for name, loss in losses.items()}
-
-
-def _mean(values: Tensor, counted: Tensor) -> Tensor:
-    return torch.where(counted, values, 0.0).sum() / counted.sum().clamp_min(1)
+        return {name: WEIGHTS[name] * loss for name, loss in found.items()}
 
 
 class Task(NamedTuple):
@@ -148,14 +140,15 @@ def task(vae: AutoencoderKLLTXVideo, clips: Clips, rng: np.random.Generator) -> 
         clips: In both its ends a view that is given.
         rng: Of the noise.
     """
-    device, count = clips.video.device, len(clips.video)
+    frames = clips.video
+    device, count = frames.device, len(frames)
     pack = LTXConditionPipeline._pack_latents
     generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
     with torch.no_grad():
         with coarse(device):
-            packed = vae.encode(clips.video).latent_dist.mean
+            packed = vae.encode(frames).latent_dist.mean
         video = _normal(vae, packed.float())
-        ends = torch.cat((clips.video[:, :, :1], clips.video[:, :, -1:]))
+        ends = torch.cat((frames[:, :, :1], frames[:, :, -1:]))
         drawn = vae.encode(ends).latent_dist.sample(generator)  # the pipeline draws them too
         first, last = _normal(vae, drawn).chunk(2)
     video = torch.cat((first, video[:, :, 1:]), dim=2)
@@ -235,13 +228,13 @@ class LtxRecipe:
         self.plan = Plan(steps=steps, seed=seed, weight_decay=0.01, orthogonal=4.0)
         self._reel, self._unseen = (Reel(footage.read(folder / name)) for name in ("train", "validation"))
         self._vae, self._compiled = loaded(AutoencoderKLLTXVideo, vae, torch.float32), compiled
-        self._folder = vae
+        self._vae_known_by = models.fingerprint([vae])
 
     def described(self) -> dict[str, Any]:
         """See `train.Recipe`."""
         return {
             "recipe": "ltx-mini",
-            "vae": models.fingerprint([self._folder]),
+            "vae": self._vae_known_by,
             "levels": [LEVEL_SHIFT, ANYWHERE, ALL_NOISE],
             "weights": WEIGHTS,
             **self._reel.shot.described(),

@@ -8,7 +8,6 @@ most. `vggt-mini-wide` also sees pairs of 50 to 110 degrees, as many as others, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from pose_bridge.estimators.vggt.layers import Attention, Rotation
 from pose_bridge.estimators.vggt.network import REFINEMENTS, Architecture, Vggt
 from pose_bridge.estimators.vggt.weights import FILE
 from pose_bridge.geometry import distances, rigid, rotations
-from pose_bridge.training import footage
+from pose_bridge.training import footage, losses
 from pose_bridge.training.sets import SET_SIZES, Batch, Sets, gathered
 from pose_bridge.training.train import Plan, coarse
 from pose_bridge.training.truth import truth
@@ -111,9 +110,9 @@ class Taught(nn.Module):
         with_depth = [tokens[:some, :, first:].flatten(0, 1).float() for tokens in dense]
         depth, confidence = network.depth_head(with_depth, size_px)
         said = self.points(last[:, :, first:].float())
-        losses = {
+        found = {
             "camera": _camera_loss(encodings, known.encoding),
-            "points": _known_mean(lambda said, wanted: (said - wanted).norm(dim=-1), said, known.points),
+            "points": losses.points(said, known.points),
             "depth": _depth_loss(depth, confidence, known.depth[:some].flatten(0, 1)),
             "match": 0.5
             * (
@@ -122,8 +121,8 @@ class Taught(nn.Module):
             ),
         }
         looks = [_look_loss(likely, known.in_other, first) for likely in self._looks]
-        losses["look"] = torch.stack(looks).mean()
-        return {name: WEIGHTS[name] * loss for name, loss in losses.items()}
+        found["look"] = torch.stack(looks).mean()
+        return {name: WEIGHTS[name] * loss for name, loss in found.items()}
 
 
 def _camera_loss(encodings: list[Tensor], wanted: Tensor) -> Tensor:
@@ -142,15 +141,7 @@ def _depth_loss(depth: Tensor, confidence: Tensor, wanted: Tensor) -> Tensor:
     def wrong(depth: Tensor, wanted: Tensor) -> Tensor:
         return confidence * (depth - wanted).abs() - DOUBT * confidence.log()
 
-    return _known_mean(wrong, depth, wanted)
-
-
-def _known_mean(wrong: Callable[[Tensor, Tensor], Tensor], said: Tensor, wanted: Tensor) -> Tensor:
-    """The mean where it is known what is wanted; the rest must not reach the gradient either."""
-    known = wanted.isfinite()
-    values = wrong(said, torch.where(known, wanted, 0.0))
-    counted = known if values.shape == known.shape else known.all(dim=-1)
-    return torch.where(counted, values, 0.0).sum() / counted.sum().clamp_min(1)
+    return losses.known_mean(wrong, depth, wanted)
 
 
 def _match_loss(features: Tensor, in_other: Tensor) -> Tensor:
@@ -171,9 +162,7 @@ def _look_loss(likely: Tensor, in_other: Tensor, first: int) -> Tensor:
     sets, frames, _ = in_other.shape
     by_frame = likely.view(sets, frames, likely.shape[1] // frames, frames, -1)[:, :, first:, :, first:]
     following = torch.stack([by_frame[:, own, :, (own + 1) % frames] for own in range(frames)], dim=1)
-    chosen = following.gather(-1, in_other.clamp_min(0)[..., None])[..., 0]
-    seen = in_other >= 0
-    return -torch.where(seen, chosen, 0.0).sum() / seen.sum().clamp_min(1)
+    return losses.look(following, in_other)
 
 
 def fresh(size: Architecture = MINI) -> Vggt:
