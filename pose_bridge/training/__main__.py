@@ -28,7 +28,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     if args.recipe.startswith("vggt"):
         from pose_bridge.training.vggt import VggtRecipe
 
-        return VggtRecipe(*common, wide=args.recipe.endswith("wide"))
+        return VggtRecipe(*common, wide=args.recipe.endswith("wide"), compiled=args.compile)
     if args.recipe == "ltx-mini-vae":
         from pose_bridge.training.ltx_vae import LtxVaeRecipe
 
@@ -63,7 +63,7 @@ def main() -> None:
         help="that ltx-mini packs with",
     )
     parser.add_argument(
-        "--compile", action="store_true", help="ltx-mini: minutes at first, then faster steps"
+        "--compile", action="store_true", help="minutes at first, then faster steps; not ltx-mini-vae"
     )
     args = parser.parse_args()
     try:

@@ -81,6 +81,13 @@ class Taught(nn.Module):
         for layer in LOOK_LAYERS:
             network.aggregator.global_blocks[layer].attn.register_forward_hook(self._look)
 
+    def compile_blocks(self) -> None:
+        """Compile blocks, but not those whose attention is looked at: that would lose its hook."""
+        aggregator = self.network.aggregator
+        hooked = {aggregator.global_blocks[layer] for layer in LOOK_LAYERS}
+        for block in {*aggregator.frame_blocks, *aggregator.global_blocks} - hooked:
+            block.compile(dynamic=False)
+
     def _look(self, attention: Attention, given: tuple[Tensor, Rotation], _: Tensor) -> None:
         """Keep how likely a head is to look from each token at each other one, logarithms, (B, N, N)."""
         if not self.training:
@@ -187,10 +194,12 @@ class VggtRecipe:
         steps: Of the optimizer.
         seed: Of everything random.
         wide: Pairs across 50 to 110 degrees too.
+        compiled: Compile its blocks first, which takes a compiler and minutes: steps are faster then.
     """
 
-    def __init__(self, folder: Path, steps: int, seed: int, *, wide: bool) -> None:
-        self.plan, self._wide = Plan(steps=steps, seed=seed, cooldown=0.35, orthogonal=4.0), wide
+    def __init__(self, folder: Path, steps: int, seed: int, *, wide: bool, compiled: bool = False) -> None:
+        self.plan = Plan(steps=steps, seed=seed, cooldown=0.35, orthogonal=4.0)
+        self._wide, self._compiled = wide, compiled
         self._sets = Sets(footage.read(folder / "train"), wide=wide)
         self._unseen = Sets(footage.read(folder / "validation"), wide=True)
 
@@ -205,7 +214,10 @@ class VggtRecipe:
 
     def module(self) -> nn.Module:
         """See `train.Recipe`."""
-        return Taught(fresh())
+        taught = Taught(fresh())
+        if self._compiled:
+            taught.compile_blocks()
+        return taught
 
     def batch(self, rng: np.random.Generator, device: torch.device) -> Batch:
         """See `train.Recipe`."""

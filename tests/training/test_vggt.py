@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from pose_bridge.config import VggtConfig
 from pose_bridge.control import Control
@@ -179,6 +181,25 @@ def test_it_learns(batch: Batch) -> None:
         optimizer.step()
     for name, loss in losses.items():
         assert loss.item() < 0.7 * first[name], name
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # which tracing looks at
+def test_compiled_blocks_learn_the_same(
+    footage_folder: Path, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they are traced; what a compiler makes of it would take minutes."""
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    found = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        taught = VggtRecipe(footage_folder, 10, 0, wide=False, compiled=compiled).module()
+        losses = taught(batch)
+        sum(losses.values()).backward()
+        norms = [p.grad.norm().item() for p in taught.parameters() if p.grad is not None]
+        found.append((list(losses), torch.stack(list(losses.values())).tolist(), norms))
+    assert found[0][0] == found[1][0]
+    np.testing.assert_allclose(found[1][1], found[0][1], rtol=1e-3)
+    np.testing.assert_allclose(found[1][2], found[0][2], rtol=1e-2, atol=1e-6)
 
 
 def test_what_was_learned_is_what_is_used(footage_folder: Path, tmp_path: Path) -> None:
