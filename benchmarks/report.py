@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pose_bridge.evaluation import intervals
+from pose_bridge.evaluation.report import plain
 
 
 def share(name: str, good: int, total: int, wanted: str) -> dict[str, Any]:
@@ -65,18 +66,15 @@ def commit() -> str:
 
 def finish(benchmark: str, seed: int, results: dict[str, Any], targets: list[dict[str, Any]]) -> None:
     """Print the JSON object."""
-    print(
-        json.dumps(
-            {
-                "benchmark": benchmark,
-                "commit": commit(),
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-                "seed": seed,
-                "results": results,
-                "targets": targets,
-            }
-        )
-    )
+    found = {
+        "benchmark": benchmark,
+        "commit": commit(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "seed": seed,
+        "results": results,
+        "targets": targets,
+    }
+    print(json.dumps(plain(found), allow_nan=False))
 
 
 def _target(name: str, value: float, interval: Sequence[float], n: int, wanted: str) -> dict[str, Any]:

@@ -40,7 +40,9 @@ def pairs(
     ] = None,
     per_scene: Annotated[
         int | None,
-        typer.Option(min=0, help="At most so many of one scene; 0: any.", show_default="as the papers"),
+        typer.Option(
+            min=0, help="So many of a scene, then the next; 0: in turns.", show_default="as the papers"
+        ),
     ] = None,
     context: Annotated[
         int, typer.Option(min=0, help="Views before and after either end that belong to its side.")

@@ -22,7 +22,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from pose_bridge import models
+from pose_bridge import models, verification
 from pose_bridge.config import Config
 from pose_bridge.errors import BadInputError
 from pose_bridge.estimators.base import Array
@@ -46,7 +46,8 @@ class Run:
         dataset: `layout:folder` that the photographs come from.
         pairs: Hash of the list.
         methods: In the order of the columns.
-        settings: Hash of the configuration, and of the networks that it names.
+        settings: Hash of the configuration, and of what was learned: the networks that it names, and how
+            evidence is judged.
         seed: Of what is random.
         odometry: Whether views of a side know how they lie to each other.
     """
@@ -72,7 +73,9 @@ class Run:
         """Describe a run by what it asks."""
         hashed = _hash([dataclasses.asdict(pair) for pair in pairs.pairs])
         named = [models.folder_of(name) for name in (config.vggt.weights, config.ltx.weights) if name]
-        settings = _hash([dataclasses.asdict(config), models.fingerprint(named)])
+        settings = _hash(
+            [dataclasses.asdict(config), models.fingerprint(named), verification.MODEL_FILE.read_text()]
+        )
         return cls(
             dataset=dataset,
             pairs=hashed,
@@ -149,7 +152,7 @@ def answer(
 
     Raises:
         BadInputError: A scene cannot be read, or is another one than when the pairs were drawn, or another
-            process writes there; a photograph that cannot be read is an answer that is missing.
+            process writes there; a photograph that cannot be used is an answer that is missing.
     """
     scene = lru_cache(SCENES_KEPT)(dataset.scene)
     own = folder / f"answers-{share[0]}.jsonl"
@@ -161,12 +164,11 @@ def answer(
             there = here if pair.target_scene is None else scene(pair.target_scene)
             T_true = _truth(here, pair) if there is here else None
             try:
-                asked = panel.read(here, there, pair, seed)
-            except BadInputError as error:
-                log.warning("%s: %s", pair.id, error)
-                row = Row(pair=pair, T_reference_target=T_true, said={}, error=str(error))
-            else:
-                row = Row(pair=pair, T_reference_target=T_true, said=panel.ask(asked))
+                said, error = panel.ask(panel.read(here, there, pair, seed)), ""
+            except BadInputError as bad:
+                said, error = {}, str(bad)
+                log.warning("%s: %s", pair.id, bad)
+            row = Row(pair=pair, T_reference_target=T_true, said=said, error=error)
             file.write(f"{json.dumps(_record(row))}\n")
             file.flush()
             os.fsync(file.fileno())

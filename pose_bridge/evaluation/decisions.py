@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a probability is worth something: accepting what is right, rejecting what is not.
 
-Scores are ranked; equal ones are accepted together or not at all. Every pair has a right answer: one that was
-never given has the score -inf, is accepted at no threshold, and counts in every recall and coverage.
+Scores are ranked; equal ones are accepted together or not at all. An answer that was never given has the
+score -inf and is accepted at no threshold. A pair that has no right answer, being of two places, counts in no
+recall: an answer to it is a wrong one.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ class Ranking:
         score: Distinct ones.
         right: How many right answers are accepted.
         wrong: How many wrong ones.
-        total: Pairs, answered or not.
+        answerable: Pairs that have a right answer.
+        asked: All pairs.
     """
 
     score: Array
     right: Array
     wrong: Array
-    total: int
+    answerable: int
+    asked: int
 
     @property
     def precision(self) -> Array:
@@ -41,53 +44,54 @@ class Ranking:
 
     @property
     def recall(self) -> Array:
-        """Share of all pairs whose right answer is accepted, (K,)."""
-        return self.right / self.total
+        """Share of the pairs that have a right answer whose right answer is accepted, (K,)."""
+        return self.right / self.answerable
 
 
-def ranked(scores: ArrayLike, right: ArrayLike) -> Ranking:
+def ranked(scores: ArrayLike, right: ArrayLike, answerable: ArrayLike | None = None) -> Ranking:
     """Rank answers.
 
     Args:
         scores: (N,); -inf for an answer that was not given.
         right: Which answers are right, (N,); whatever is said of one that was not given.
+        answerable: Which pairs have a right answer, (N,); all of them if it is not said.
 
     Raises:
         BadInputError: Shapes differ, or a score is NaN.
     """
     score, good = np.asarray(scores, np.float64), np.asarray(right, bool)
-    if score.ndim != 1 or score.shape != good.shape or np.isnan(score).any():
-        raise BadInputError(f"scores and verdicts must be (N,), no NaN: got {score.shape} and {good.shape}")
+    has_one = np.ones_like(good) if answerable is None else np.asarray(answerable, bool)
+    if score.ndim != 1 or not score.shape == good.shape == has_one.shape or np.isnan(score).any():
+        raise BadInputError(
+            f"scores and verdicts must be (N,), no NaN: got {score.shape}, {good.shape}, {has_one.shape}"
+        )
     given = score > -np.inf
     order = np.argsort(-score[given], kind="stable")
     sorted_score, sorted_good = score[given][order], good[given][order]
     last = np.r_[np.diff(sorted_score) != 0, True][: len(sorted_score)]  # of each run of equal scores
     accepted, wrong = (np.cumsum(what)[last].astype(float) for what in (sorted_good, ~sorted_good))
-    return Ranking(sorted_score[last], accepted, wrong, len(good))
+    return Ranking(sorted_score[last], accepted, wrong, int(has_one.sum()), len(good))
 
 
-def average_precision(scores: ArrayLike, right: ArrayLike) -> float:
-    """Return the area under precision by recall, 0 to 1; NaN if there are no pairs."""
-    found = ranked(scores, right)
-    return float(np.sum(np.diff(np.r_[0.0, found.recall]) * found.precision)) if found.total else np.nan
+def average_precision(found: Ranking) -> float:
+    """Return the area under precision by recall, 0 to 1; NaN if no pair has a right answer."""
+    return float(np.sum(np.diff(np.r_[0.0, found.recall]) * found.precision)) if found.answerable else np.nan
 
 
-def recall_at_precision(scores: ArrayLike, right: ArrayLike, precision: float = 1.0) -> float:
-    """Return the largest recall at such a precision (MR@P1): 0 if there is none, NaN without pairs."""
-    found = ranked(scores, right)
-    if not found.total:
+def recall_at_precision(found: Ranking, precision: float = 1.0) -> float:
+    """Return the largest recall at such a precision (MR@P1): 0 if none, NaN if no pair has a right answer."""
+    if not found.answerable:
         return np.nan
     return float(found.recall[found.precision >= precision].max(initial=0.0))
 
 
 def recall_at_false_positive_rate(
-    scores: ArrayLike, right: ArrayLike, negatives: ArrayLike, rate: float = 0.001
+    found: Ranking, negatives: ArrayLike, rate: float = 0.001
 ) -> tuple[float, float]:
     """Return the recall where no larger share of negatives is accepted, and the score that this takes.
 
     Args:
-        scores: Of pairs that have a right answer, (N,).
-        right: Which of these answers are right, (N,).
+        found: Of pairs that have a right answer.
         negatives: Scores of pairs that have no right answer, (M,).
         rate: Share of those that may be accepted.
 
@@ -95,13 +99,13 @@ def recall_at_false_positive_rate(
         Recall (NaN without pairs), and the lowest score that is accepted (infinite if nothing may be).
 
     Raises:
-        BadInputError: As `ranked`, or there are no negatives.
+        BadInputError: There are no negatives, or one is NaN.
     """
-    found, other = ranked(scores, right), np.asarray(negatives, np.float64)
+    other = np.asarray(negatives, np.float64)
     if other.ndim != 1 or not len(other) or np.isnan(other).any():
         raise BadInputError("a false positive rate needs scores of negatives, no NaN")
     accepted = np.array([np.mean(other >= score) for score in found.score]) <= rate
-    if not found.total:
+    if not found.answerable:
         return np.nan, np.inf
     if not accepted.any():
         return 0.0, np.inf
@@ -109,18 +113,17 @@ def recall_at_false_positive_rate(
     return float(found.recall[lowest]), float(found.score[lowest])
 
 
-def risk_coverage(scores: ArrayLike, right: ArrayLike) -> tuple[Array, Array]:
+def risk_coverage(found: Ranking) -> tuple[Array, Array]:
     """Return the share that is answered, and the share of it that is wrong, from the best score on, (K,)."""
-    found = ranked(scores, right)
-    return (found.right + found.wrong) / found.total, 1.0 - found.precision
+    return (found.right + found.wrong) / found.asked, 1.0 - found.precision
 
 
-def area_under_risk(scores: ArrayLike, right: ArrayLike) -> float:
+def area_under_risk(found: Ranking) -> float:
     """Return the mean risk over coverage (AURC), the less the better; NaN where nothing is answered.
 
     Source: Geifman and El-Yaniv, Selective Classification for Deep Neural Networks (2017).
     """
-    coverage, risk = risk_coverage(scores, right)
+    coverage, risk = risk_coverage(found)
     if not len(coverage):
         return np.nan
     return float(np.sum(np.diff(np.r_[0.0, coverage]) * risk) / coverage[-1])

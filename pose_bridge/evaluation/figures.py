@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,9 @@ import numpy as np
 from pose_bridge.errors import BadInputError
 from pose_bridge.evaluation import decisions
 from pose_bridge.evaluation.benchmark import Row
+from pose_bridge.evaluation.columns import Column, errors_of, of_one_place, of_two_places
 from pose_bridge.evaluation.datasets.base import Dataset
-from pose_bridge.evaluation.summary import Column, errors_of
+from pose_bridge.evaluation.verdicts import rankable, ranking
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,13 +37,14 @@ def draw(
     """Draw all figures, and return what each shows, by file.
 
     Args:
-        rows: Of pairs of one place, at least one.
-        columns: Of the same rows.
+        rows: Of a run, at least one of them of one place.
+        columns: Of those of one place.
         numbers: Of `summary`.
         dataset: Where the photographs of the examples are.
         folder: Into which.
     """
-    ranked = [one for one in columns if one.scores is not None]
+    pairs, strangers = of_one_place(rows), of_two_places(rows)
+    ranked = {one.name: ranking(rankable(one, strangers)) for one in columns if one.scores is not None}
     plots: dict[str, tuple[str, Callable[[Axes], None]]] = {
         "errors.png": ("Share of the pairs within an error", partial(_draw_errors, columns)),
         "bins.png": (
@@ -58,10 +60,10 @@ def draw(
         plot(figure.subplots())
         figure.savefig(folder / file)
     drawn = {file: text for file, (text, _) in plots.items()}
-    shown = _examples(rows, columns[0])
+    shown = _examples(pairs, columns[0])
     figure = _figure((EXAMPLE_IN[0], EXAMPLE_IN[1] * len(shown)))
     for axes, index in zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown, strict=True):
-        _draw_example(axes, rows[index], columns, index, dataset)
+        _draw_example(axes, pairs[index], columns, index, dataset)
     figure.savefig(folder / "examples.png")
     return {**drawn, "examples.png": f"Pairs by the rotation error of {columns[0].name}, least first"}
 
@@ -137,13 +139,12 @@ def _draw_bins(by_rotation: dict[str, Any], axes: Axes) -> None:
     axes.legend(frameon=False)
 
 
-def _draw_risk(columns: Sequence[Column], axes: Axes) -> None:
+def _draw_risk(ranked: Mapping[str, decisions.Ranking], axes: Axes) -> None:
     most = LEAST_RISK
-    for number, one in enumerate(columns):
-        assert one.scores is not None
-        coverage, risk = (100.0 * values for values in decisions.risk_coverage(one.scores, one.right))
+    for number, (name, one) in enumerate(ranked.items()):
+        coverage, risk = (100.0 * values for values in decisions.risk_coverage(one))
         most = max(most, float(risk.max()))
-        axes.step(np.r_[0.0, coverage], np.r_[risk[0], risk], color=f"C{number}", label=one.name)
+        axes.step(np.r_[0.0, coverage], np.r_[risk[0], risk], color=f"C{number}", label=name)
         axes.plot(coverage[-1:], risk[-1:], "o", color=f"C{number}", markersize=4)
     axes.set(xlabel="answered, % of all pairs", ylabel="wrong, % of answered")
     axes.set(xlim=(0.0, 100.0), ylim=(-0.02 * most, 1.05 * most))

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import beta
 
 from pose_bridge.errors import BadInputError
-from pose_bridge.geometry.arrays import Array
+from pose_bridge.geometry.arrays import Array, Mask
 
 DRAWS = 1000
 TAIL = 0.025
@@ -78,3 +80,50 @@ def difference(
 
     paired = np.stack(both, axis=1)
     return apart(paired), bootstrap(paired, groups, apart, seed)
+
+
+def measured(
+    of: Callable[[Array], float],
+    values: Array,
+    groups: Sequence[Hashable],
+    seed: int,
+    *,
+    counted: bool = False,
+) -> dict[str, Any]:
+    """Return a statistic and its interval by groups.
+
+    Args:
+        of: The statistic.
+        values: Of each pair, (N, ...).
+        groups: What each pair belongs to, (N,).
+        seed: Of the bootstrap.
+        counted: It is a rate of pairs, and its interval no narrower than if every pair were a group of its
+            own: all of few is not sure.
+    """
+    value = of(values)
+    if math.isnan(value) or len(set(groups)) < 2:
+        return {"value": value, "interval95": [math.nan, math.nan]}
+    low, high = bootstrap(values, groups, of, seed)
+    if counted:
+        by_count = rate(round(value * len(values)), len(values))
+        low, high = min(low, by_count[0]), max(high, by_count[1])
+    return {"value": value, "interval95": [low, high]}
+
+
+def share(which: Mask, groups: Sequence[Hashable], seed: int, among: Mask | None = None) -> dict[str, Any]:
+    """Return a share of pairs and its interval, by groups and by count: the wider.
+
+    Args:
+        which: Those that count, (N,).
+        groups: What each pair belongs to, (N,).
+        seed: Of the bootstrap.
+        among: Of which it is a share, (N,); of all if it is not said.
+    """
+    asked = np.ones_like(which) if among is None else among
+    members, good = [group for group, wanted in zip(groups, asked, strict=True) if wanted], which[asked]
+    if not len(good):
+        return {"value": math.nan, "interval95": list(rate(0, 0))}
+    found = measured(lambda v: float(v.mean()), good.astype(np.float64), members, seed, counted=True)
+    if math.isnan(found["interval95"][0]):  # they are all of one group
+        found["interval95"] = list(rate(int(good.sum()), len(good)))
+    return found

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pose_bridge import generated
+from pose_bridge import corroboration, generated
 from pose_bridge.bridge import Bridge
 from pose_bridge.config import Config
 from pose_bridge.control import Control
@@ -57,6 +57,7 @@ class Said:
         why: It gave no answer.
         seconds: That it took.
         hypothesis: It says itself that nothing real stands behind it.
+        promotable: Enough attempts could agree to make an answer of a hypothesis.
         drawn_px: How far off points are that are drawn into the target's picture by it (Map-free's VCRE);
             None without metres.
     """
@@ -68,6 +69,7 @@ class Said:
     why: str = ""
     seconds: float = 0.0
     hypothesis: bool = False
+    promotable: bool = False
     drawn_px: float | None = None
 
     @property
@@ -170,7 +172,7 @@ class Panel:
             if name in BRIDGE:
                 found[name] = self._by_bridge(asked.question, name)
             elif name in NETWORK and T_true is not None:
-                found[name] = self._by_network(asked.question, asked.between if name == "true-frames" else ())
+                found[name] = self._by_network(asked, name)
         if set(VIDEOS) & set(self._names) and T_true is not None:
             found |= self._by_videos(asked.question, T_true)
         camera = asked.question.target.camera
@@ -185,17 +187,22 @@ class Panel:
         return _of_answer(Bridge(self._config).answer(asked))  # one that remembers nothing: times compare
 
     def _by_rung(self, question: Question) -> Said:
-        models, control = self._models, Control()
+        models, control, settings = self._models, Control(), self._config.generated
         assert models is not None
+        attempts = len(corroboration.split(question, settings, self._config.keyframes))
+        promotable = attempts >= settings.agreeing
         control.start(self._config.bridge.budget_s)
         try:
             answer = GeneratedRung(self._config, lambda _: models).answer(question, control)
         except BudgetSpentError as error:
-            return Said(None, why=str(error), seconds=control.elapsed_s)
-        return _of_answer(replace(answer, elapsed_s=control.elapsed_s))
+            return Said(None, why=str(error), seconds=control.elapsed_s, promotable=promotable)
+        return replace(_of_answer(replace(answer, elapsed_s=control.elapsed_s)), promotable=promotable)
 
-    def _by_network(self, question: Question, between: Sequence[View]) -> Said:
-        start_s = time.monotonic()
+    def _by_network(self, asked: Asked, name: str) -> Said:
+        start_s, question = time.monotonic(), asked.question
+        between = asked.between if name == "true-frames" else ()
+        if name == "true-frames" and not between:
+            return Said(None, why="no frame was taken between the two")
         views = [question.reference, *between, question.target]
         try:
             (T,) = self._guessed([views], question)

@@ -125,9 +125,9 @@ def mean_average_accuracy(
     return float(np.minimum(*(within.mean(axis=0) for within in both)).mean()) if len(both[0]) else np.nan
 
 
-def placed(errors: PoseErrors) -> Mask:
+def placed(rotation_deg: Array, translation_m: Array) -> Mask:
     """Return which answers place the camera within 0.25 m and 5 degrees (Map-free relocalization), (N,)."""
-    return np.asarray((errors.translation_m < PLACED_M) & (errors.rotation_deg < PLACED_DEG))
+    return np.asarray((translation_m < PLACED_M) & (rotation_deg < PLACED_DEG))
 
 
 def virtual_correspondence_error_px(

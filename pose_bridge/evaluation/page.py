@@ -7,9 +7,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pose_bridge.evaluation.summary import RANKINGS, SHARES, STATISTICS
+from pose_bridge.evaluation.summary import ERRORS, STATISTICS
+from pose_bridge.evaluation.verdicts import AREA_UNDER_RISK, CALIBRATION
 
 PERCENT, NONE = 100.0, "–"
+MOST_REASONS = 6
+PLAIN = {*ERRORS, AREA_UNDER_RISK, CALIBRATION}  # numbers that are no shares
 
 
 def of(numbers: dict[str, Any], drawn: dict[str, str]) -> str:
@@ -19,7 +22,7 @@ def of(numbers: dict[str, Any], drawn: dict[str, str]) -> str:
         numbers: Of `summary`.
         drawn: What figures show, by file.
     """
-    numbered = (_head, _methods, _differences, _by_rotation, _by_gap, _by_kind)
+    numbered = (_head, _methods, _no_answer, _differences, _by_rotation, _by_gap, _by_kind)
     decided = (_decisions, _other_places, _hypotheses)
     parts = [section(numbers) for section in (*numbered, *decided)]
     parts += [[f"![{text}]({file})"] for file, text in drawn.items()]
@@ -45,6 +48,17 @@ def _methods(numbers: dict[str, Any]) -> list[str]:
     rows |= {name: [_number(one[name], name) for one in methods.values()] for name in STATISTICS}
     rows["median seconds"] = [_plain(one["median seconds"]) for one in methods.values()]
     return _table(["", *methods], rows)
+
+
+def _no_answer(numbers: dict[str, Any]) -> list[str]:
+    """Why not, the most frequent reasons first."""
+    lines = []
+    for name, reasons in numbers["no_answer"].items():
+        if reasons:
+            said = [f"{text} ({count})" for text, count in list(reasons.items())[:MOST_REASONS]]
+            others = sum(list(reasons.values())[MOST_REASONS:])
+            lines.append(f"- {name}: {', '.join(said)}{f'; for other reasons {others}' if others else ''}")
+    return ["## Without an answer", "", *lines] if lines else []
 
 
 def _differences(numbers: dict[str, Any]) -> list[str]:
@@ -90,26 +104,30 @@ def _decisions(numbers: dict[str, Any]) -> list[str]:
     found: dict[str, Any] = numbers["decisions"]
     if not found:
         return []
-    rows = {name: [_plain(one[name]) for one in found.values()] for name in ("accepted", "wrong", "coverage")}
-    rows |= {name: [_number(one.get(name), name) for one in found.values()] for name in RANKINGS}
-    return ["## Accepting and rejecting", "", *_table(["", *found], rows)]
+    rows = {name: [_plain(one[name]) for one in found.values()] for name in ("accepted", "wrong")}
+    rows["of all pairs, answered"] = [_plain(PERCENT * one["coverage"]) for one in found.values()]
+    named = dict.fromkeys(
+        name for one in found.values() for name, value in one.items() if isinstance(value, dict)
+    )
+    rows |= {name: [_number(one.get(name), name) for one in found.values()] for name in named}
+    text = "Of all pairs; to those of two places every answer is wrong, and none of them counts in a recall."
+    return ["## Accepting and rejecting", "", text, "", *_table(["", *found], rows)]
 
 
 def _other_places(numbers: dict[str, Any]) -> list[str]:
     found = {name: one for name, one in numbers["other_places"].items() if one}
     if not found:
         return []
-    names = ("pairs", "places", "accepted", "places with one", "hypotheses", "recall", "recall at 0.1 %")
-    rows = {name: [_plain(one.get(name)) for one in found.values()] for name in names}
-    for text, key in (("share accepted, 95 %", "accepted"), ("recall, 95 %", "recall")):
-        limits = [one[f"{key}, interval95"] for one in found.values()]
-        rows[text] = [" to ".join(map(_plain, both)) for both in limits]
+    counts = ("pairs", "accepted", "places", "places with one", "hypotheses")
+    shares = ("share accepted", "share of places with one", "recall", "recall at 0.1 %")
+    rows = {name: [_plain(one[name]) for one in found.values()] for name in counts}
+    rows |= {name: [_number(one.get(name), name) for one in found.values()] for name in shares}
     for kind in next(iter(found.values()))["accepted by kind"]:
-        shares = [one["accepted by kind"].get(kind, [0, 0]) for one in found.values()]
-        rows[f"accepted, {kind}"] = [f"{accepted} of {asked}" for accepted, asked in shares]
+        pairs = [one["accepted by kind"].get(kind, [0, 0]) for one in found.values()]
+        rows[f"accepted, {kind}"] = [f"{accepted} of {asked}" for accepted, asked in pairs]
     text = (
         "Pairs whose target is of another place. Recall: of the pairs of one place, at the threshold of the "
-        "settings, and at the one that accepts at most 0.1 % of these."
+        "settings, and at the one, not below it, that accepts at most 0.1 % of these, if there are 1000."
     )
     return ["## Targets of other places", "", text, "", *_table(["", *found], rows)]
 
@@ -118,9 +136,16 @@ def _hypotheses(numbers: dict[str, Any]) -> list[str]:
     found: dict[str, Any] = numbers["hypotheses"]
     if not found:
         return []
-    names = ("guesses", "right guesses", "promoted", "wrongly promoted")
-    rows = {name: [_plain(one[name]) for one in found.values()] for name in names}
-    text = "Guesses, and those that agreement of others made an answer."
+    counts = ("guesses", "right guesses", "promotable", "promoted", "wrongly promoted")
+    shares = ("share promoted", "share wrongly promoted")
+    rows = {name: [_plain(one[name]) for one in found.values()] for name in counts}
+    for name in ("promotable", "guesses", "promoted"):
+        rows[f"of two places, {name}"] = [_plain(one["of two places"][name]) for one in found.values()]
+    rows |= {name: [_number(one[name], name) for one in found.values()] for name in shares}
+    text = (
+        "Guesses, and those that agreement of others made an answer; promotable are pairs with enough posed "
+        "views for that. Shares: of the promotable pairs of one place, and of all that were promoted."
+    )
     return ["## Hypotheses", "", text, "", *_table(["", *found], rows)]
 
 
@@ -133,9 +158,10 @@ def _table(head: Sequence[str], rows: dict[str, list[str]]) -> list[str]:
 def _number(number: dict[str, Any] | None, name: str, sign: str = "") -> str:
     if number is None or math.isnan(number["value"]):
         return NONE
-    factor, digits = (PERCENT, 1) if name in SHARES else (1.0, 2)
+    factor, digits = (1.0, 2) if name in PLAIN else (PERCENT, 1)
     value, low, high = (factor * v for v in (number["value"], *number["interval95"]))
-    return f"{value:{sign}.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    known = "" if math.isnan(low) else f" ({low:.{digits}f} to {high:.{digits}f})"
+    return f"{value:{sign}.{digits}f}{known}"
 
 
 def _plain(value: float | None) -> str:

@@ -49,7 +49,9 @@ def share() -> Share:
     import torch
     from accelerate import PartialState
 
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+    state = PartialState(cpu=True, timeout=PATIENCE)  # all they do together is wait; GPUs may be fewer
+    if torch.cuda.is_available():
+        torch.cuda.set_device(state.local_process_index % torch.cuda.device_count())
     if state.num_processes != processes:
         raise ConfigError(f"{processes} processes were launched, but {state.num_processes} found each other")
     return Share(state.process_index, state.num_processes, state)

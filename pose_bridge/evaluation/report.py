@@ -12,8 +12,9 @@ from typing import Any
 from pose_bridge.errors import StorageError
 from pose_bridge.evaluation import figures, page
 from pose_bridge.evaluation.benchmark import Row
+from pose_bridge.evaluation.columns import column, of_one_place
 from pose_bridge.evaluation.datasets.base import Dataset
-from pose_bridge.evaluation.summary import column, of_one_place, summary
+from pose_bridge.evaluation.summary import summary
 
 
 def write(rows: Sequence[Row], methods: Sequence[str], dataset: Dataset, folder: Path, seed: int = 0) -> Path:
@@ -31,11 +32,10 @@ def write(rows: Sequence[Row], methods: Sequence[str], dataset: Dataset, folder:
         StorageError: It cannot be written.
     """
     numbers = summary(rows, methods, seed)
-    pairs = of_one_place(rows)
-    columns = [column(pairs, name) for name in methods]
+    columns = [column(of_one_place(rows), name) for name in methods]
     try:
-        drawn = figures.draw(pairs, columns, numbers, dataset, folder)
-        (folder / "report.json").write_text(json.dumps(_plain(numbers), indent=1) + "\n")
+        drawn = figures.draw(rows, columns, numbers, dataset, folder)
+        (folder / "report.json").write_text(json.dumps(plain(numbers), indent=1) + "\n")
         path = folder / "report.md"
         path.write_text(page.of(numbers, drawn))
     except OSError as error:
@@ -43,10 +43,10 @@ def write(rows: Sequence[Row], methods: Sequence[str], dataset: Dataset, folder:
     return path
 
 
-def _plain(value: Any) -> Any:
-    """As JSON has it: no number is null."""
+def plain(value: Any) -> Any:
+    """Return it as JSON has it: what is no number is null."""
     if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
+        return {name: plain(one) for name, one in value.items()}
     if isinstance(value, list):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -14,7 +14,7 @@ from synthetic import arc
 
 from pose_bridge.config import Config
 from pose_bridge.errors import BadInputError
-from pose_bridge.evaluation import benchmark, report
+from pose_bridge.evaluation import benchmark, report, verdicts
 from pose_bridge.evaluation.benchmark import Row, Run
 from pose_bridge.evaluation.datasets.base import Frame, Scene
 from pose_bridge.evaluation.datasets.pairs import PairList, PairRule, draw
@@ -169,6 +169,18 @@ def test_a_photograph_that_cannot_be_read_is_an_answer_that_is_missing(tmp_path:
     assert (numbers["pairs"], numbers["unreadable"]) == (60, 0)
 
 
+def test_a_photograph_that_methods_refuse_stops_nothing(tmp_path: Path) -> None:
+    class Picky(Told):
+        def ask(self, asked: tuple[Scene, object]) -> dict[str, Said]:
+            if asked[1] == PAIRS.pairs[3]:
+                raise BadInputError("too small")
+            return super().ask(asked)
+
+    assert len(asked(tmp_path, Picky())) == 60
+    (row,) = (row for row in benchmark.rows(tmp_path) if row.error)
+    assert (row.pair, row.error) == (PAIRS.pairs[3], "too small")
+
+
 def test_two_do_not_write_into_one_file(tmp_path: Path) -> None:
     benchmark.begin(tmp_path, RUN)
     first = benchmark.answer(Walks(), PAIRS, Told(), tmp_path, 0)
@@ -278,24 +290,33 @@ def of_two_places(folder: Path) -> list[Row]:
 
 
 def test_targets_of_other_places(rows: list[Row], tmp_path: Path) -> None:
-    """They stand beside the recall at the same threshold, and are in no other number."""
+    """They stand beside the recall at the same threshold; to them every answer is wrong."""
     strangers = of_two_places(tmp_path)
     assert {row.T_reference_target for row in strangers} == {None}
     assert len({row.pair.id for row in strangers}) == 40
     both = summary([*strangers, *rows], METHODS)
     alone = summary(rows, METHODS)
     assert (both["pairs"], both["elsewhere"], alone["elsewhere"]) == (60, 40, 0)
-    for name in ("methods", "differences", "by_rotation_deg", "decisions"):
+    for name in ("methods", "differences", "by_rotation_deg"):
         assert json.dumps(both[name]) == json.dumps(alone[name])
     found = both["other_places"]["direct"]
     assert (found["pairs"], found["accepted"], found["hypotheses"]) == (40, 2, 0)
-    assert found["accepted, interval95"][0] < 0.05 < found["accepted, interval95"][1]
-    assert found["recall"] == pytest.approx(both["methods"]["direct"]["right"] / 60)
+    assert found["share accepted"]["value"] == pytest.approx(2 / 40)
+    assert found["share accepted"]["interval95"][0] < 0.05 < found["share accepted"]["interval95"][1]
+    assert (found["places"], found["places with one"]) == (10, 2)
+    low, high = found["share of places with one"]["interval95"]
+    assert low < 0.05 < 0.2 < 0.5 < high  # of ten
+    assert found["recall"]["value"] == pytest.approx(both["methods"]["direct"]["right"] / 60)
     assert found["accepted by kind"] == {"anything": [2, 40]}
-    low, high = found["recall, interval95"]
-    assert low < found["recall"] < high
-    assert found["recall at 0.1 %"] == 0.0  # the wrong ones are as sure as the best
+    low, high = found["recall"]["interval95"]
+    assert low < found["recall"]["value"] < high
+    assert "recall at 0.1 %" not in found  # of 40
     assert "pair" not in both["other_places"]
+    decided, of_one_place = (numbers["decisions"]["direct"] for numbers in (both, alone))
+    assert decided["wrong"] == of_one_place["wrong"] + 2
+    assert decided["recall"]["value"] == of_one_place["recall"]["value"]
+    assert of_one_place["MR@P1"]["value"] > decided["MR@P1"]["value"] == 0.0  # they are as sure as the best
+    assert decided["coverage"] == pytest.approx(decided["accepted"] / 100)
     page = report.write([*strangers, *rows], METHODS, Walks(), tmp_path).read_text()
     assert "60 pairs, 10 scenes, and 40 pairs of two places." in page
     assert "## Targets of other places" in page
@@ -303,14 +324,39 @@ def test_targets_of_other_places(rows: list[Row], tmp_path: Path) -> None:
         summary(strangers, METHODS)
 
 
-def test_what_became_of_guesses(rows: list[Row]) -> None:
+def test_a_rate_of_a_thousandth_takes_a_thousand(
+    rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdicts, "FEWEST_NEGATIVES", 40)
+    found = summary([*of_two_places(tmp_path), *rows], METHODS)["other_places"]["direct"]
+    assert found["recall at 0.1 %"]["value"] == 0.0
+    monkeypatch.setattr(verdicts, "FALSE_POSITIVE_RATE", 0.05)
+    found = summary([*of_two_places(tmp_path), *rows], METHODS)["other_places"]["direct"]
+    assert found["recall at 0.1 %"] == found["recall"]
+    assert found["score at 0.1 %"] == pytest.approx(0.85)
+
+
+def test_what_became_of_guesses(rows: list[Row], tmp_path: Path) -> None:
     """Those that agreement made answers, and those that stayed guesses."""
     guessed = []
     for number, row in enumerate(rows):
-        said = Said(turned(row.T_reference_target, 30.0 * (number % 3 == 0)), hypothesis=number % 4 > 0)
+        T = turned(row.T_reference_target, 30.0 * (number % 3 == 0))
+        said = Said(T, hypothesis=number % 4 > 0, promotable=number % 2 == 0)
+        guessed.append(dataclasses.replace(row, said={"generated": said}))
+    for number, row in enumerate(of_two_places(tmp_path)):
+        said = Said(np.eye(4), score=0.9, hypothesis=number > 3, promotable=True)
         guessed.append(dataclasses.replace(row, said={"generated": said}))
     found = summary(guessed, ("generated",))["hypotheses"]["generated"]
-    assert found == {"guesses": 45, "right guesses": 30, "promoted": 15, "wrongly promoted": 5}
+    counts = {"guesses": 45, "right guesses": 30, "promotable": 30, "promoted": 15}
+    assert {name: found[name] for name in counts} == counts
+    assert found["of two places"] == {"promotable": 40, "guesses": 36, "promoted": 4}
+    assert found["wrongly promoted"] == 5 + 4
+    assert found["share promoted"]["value"] == pytest.approx(15 / 30)
+    assert found["share wrongly promoted"]["value"] == pytest.approx(9 / 19)
+    low, high = found["share wrongly promoted"]["interval95"]
+    assert low < 9 / 19 < high
+    page = report.write(guessed, ("generated",), Walks(), tmp_path).read_text()
+    assert "| of two places, promoted | 4 |" in page
 
 
 def test_hypotheses_are_no_answers_where_it_counts(rows: list[Row], tmp_path: Path) -> None:
@@ -325,8 +371,9 @@ def test_hypotheses_are_no_answers_where_it_counts(rows: list[Row], tmp_path: Pa
     numbers = summary(some, ("generated",))
     found = numbers["other_places"]["generated"]
     assert (found["accepted"], found["hypotheses"]) == (answered[True], 40 - answered[True])
-    assert found["recall"] == pytest.approx(answered[False] / 60)
-    assert numbers["decisions"]["generated"]["accepted"] == answered[False]
+    assert found["recall"]["value"] == pytest.approx(answered[False] / 60)
+    assert numbers["decisions"]["generated"]["accepted"] == answered[False] + answered[True]
+    assert numbers["decisions"]["generated"]["wrong"] == answered[True]
 
 
 def test_other_poses_than_when_pairs_were_drawn_are_refused(tmp_path: Path) -> None:
@@ -367,6 +414,30 @@ def test_places_in_metres(rows: list[Row]) -> None:
     assert math.isnan(numbers["pair"]["placed within 0.25 m and 5°"]["value"])
 
 
+def test_precision_of_places_is_ranked_by_confidence(rows: list[Row]) -> None:
+    """Map-free's: every second one is well placed, and these are the surer."""
+    metric = []
+    for number, row in enumerate(rows):
+        T = row.T_reference_target.copy()
+        T[0, 3] += 0.5 * (number % 2)
+        said = Said(T, metric=True, drawn_px=200.0, score=0.9 - 0.1 * (number % 2))
+        metric.append(dataclasses.replace(row, said={"context": said}))
+    found = summary(metric, ("context",))["decisions"]["context"]
+    assert found["average precision, placed within 0.25 m and 5°"]["value"] == pytest.approx(0.5)
+    assert found["average precision, drawn within 90 px"]["value"] == 0.0
+
+
+def test_differences_are_of_what_both_have(rows: list[Row]) -> None:
+    """Equal where both have a direction; where only one has, and is worse, nothing is compared."""
+    compared = []
+    for number, row in enumerate(rows):
+        off = turned(row.T_reference_target, 5.0 + 40.0 * (number % 2))
+        one, other = Said(off, directed=number % 2 == 0), Said(off)
+        compared.append(dataclasses.replace(row, said={"direct": one, "pair": other}))
+    found = summary(compared, METHODS)["differences"]["pair"]["mean direction error"]
+    assert (found["value"], found["n"]) == (0.0, 30)
+
+
 def test_few_scenes_are_not_drawn_anew(rows: list[Row]) -> None:
     some = [row for row in rows if row.pair.scene in SCENES[:3]]
     numbers = summary(some, METHODS)
@@ -398,6 +469,7 @@ def test_nothing_answered(tmp_path: Path) -> None:
         for pair in PAIRS.pairs[:9]
     ]
     page = report.write(nobody, ("direct",), Walks(), tmp_path).read_text()
+    assert "- direct: NO_OVERLAP (9)" in page
     assert "| mean rotation error | – |" in page
     assert math.isnan(summary(nobody, ("direct",))["methods"]["direct"]["mean rotation error"]["value"])
     assert json.loads((tmp_path / "report.json").read_text())["decisions"] == {}

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+
 import numpy as np
 import pytest
 from synthetic import CAMERA
@@ -35,7 +36,14 @@ def test_errors_of_pairs() -> None:
     first = np.degrees(np.arccos(abs(seen @ np.linalg.inv(truth[0])[:3, 3])))
     np.testing.assert_allclose(errors.as_in_papers_deg, [first, 0.0, NAN, NAN, 0.0, NAN], atol=1e-6)
     np.testing.assert_allclose(errors.translation_m, [1.0, NAN, NAN, NAN, 0.0, NAN], atol=1e-9)
-    assert metrics.placed(errors).tolist() == [False, False, False, False, True, False]
+    assert metrics.placed(errors.rotation_deg, errors.translation_m).tolist() == [
+        False,
+        False,
+        False,
+        False,
+        True,
+        False,
+    ]
     assert len(errors) == 6
 
 
@@ -74,14 +82,33 @@ def test_what_is_drawn_by_the_answer() -> None:
     rng = np.random.default_rng(0)
     sizes = [error_px(truth @ pose(0.0, (1e-3 * d).tolist()), truth, CAMERA) for d in rng.normal(size=(3, 3))]
     assert all(0.01 < size < 1.0 for size in sizes)
-    along = error_px(truth @ pose(0.0, [0.0, 0.0, 0.0]), truth, CAMERA)
-    assert along == pytest.approx(0.0, abs=1e-9)
     down = truth @ pose(0.0, [0.0, 1e-4, 0.0])
     z = 1.8 + 0.3 * np.arange(-3, 4)
     seen = np.abs(np.add.outer(0.3 * np.arange(-1.5, 2.0), np.zeros(7))) < 240.0 / CAMERA.K[1, 1] * z
     expected = np.where(seen, CAMERA.K[1, 1] * 1e-4 / z, 0.0).mean()
     assert error_px(down, truth, CAMERA) == pytest.approx(expected, rel=1e-3)
     assert error_px(truth @ pose(180.0, [0.0, 0.0, 0.0]), truth, CAMERA) > metrics.DRAWN_PX
+
+
+def test_what_is_drawn_from_behind_the_camera_is_smaller() -> None:
+    """Held to be 0.9 m behind where it is, it draws points of depth z like those of z + 0.9."""
+    truth = pose(70.0, [2.0, 0.0, 1.0])
+    steps = [0.3 * np.arange(-3, 4), 0.3 * np.arange(-1.5, 2.0), 1.8 + 0.3 * np.arange(-3, 4)]
+    off_px = [
+        np.linalg.norm(seen(x, y, z) - seen(x, y, z + 0.9))
+        for x in steps[0]
+        for y in steps[1]
+        for z in steps[2]
+    ]
+    behind = truth @ pose(0.0, [0.0, 0.0, -0.9])
+    found = metrics.virtual_correspondence_error_px(behind, truth, CAMERA)
+    assert found == pytest.approx(np.mean(off_px))
+
+
+def seen(x: float, y: float, z: float) -> np.ndarray:
+    """Where a point is in a picture, on its border at most."""
+    px = CAMERA.K[[0, 1], [0, 1]] * np.array([x, y]) / z + CAMERA.K[:2, 2]
+    return np.clip(px, 0.0, [CAMERA.width, CAMERA.height])
 
 
 @pytest.mark.parametrize("errors", [[-1.0], [[1.0]]])

@@ -29,11 +29,13 @@ class Frame:
         name: In its scene; views are named by it.
         T_world_camera: (4, 4), camera x right, y down, z forward.
         view: Reads it.
+        sequence: Of its scene, that it was taken in: others' neither come before it nor after it.
     """
 
     name: str
     T_world_camera: Array
     view: Callable[[], View]
+    sequence: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +105,7 @@ class Dataset(Protocol):
         ...
 
 
-def photograph(name: str, path: Path, camera: Camera, T_world_camera: ArrayLike) -> Frame:
+def photograph(name: str, path: Path, camera: Camera, T_world_camera: ArrayLike, sequence: str = "") -> Frame:
     """Return a frame that is a file.
 
     Args:
@@ -111,6 +113,7 @@ def photograph(name: str, path: Path, camera: Camera, T_world_camera: ArrayLike)
         path: Of the picture, which is turned as its EXIF says when it is read.
         camera: Its own, of that size.
         T_world_camera: (4, 4), written with however few digits.
+        sequence: That it was taken in.
 
     Raises:
         BadInputError: It is no pose.
@@ -119,7 +122,7 @@ def photograph(name: str, path: Path, camera: Camera, T_world_camera: ArrayLike)
         T = rigid.from_digits(T_world_camera)
     except BadInputError as error:
         raise BadInputError(f"{path}: its pose: {error}") from error
-    return Frame(name, T, partial(_read, name, path, camera))
+    return Frame(name, T, partial(_read, name, path, camera), sequence)
 
 
 def _read(name: str, path: Path, camera: Camera) -> View:

@@ -155,7 +155,7 @@ class ScanNet(Layout):
             T = numbers(folder / "pose" / f"{path.stem}.txt", (4, 4))
             if np.isfinite(T).all():
                 frames.append(photograph(path.stem, path, camera, T))
-        return Scene(name, frames, metric=True)
+        return Scene(name, frames, metric=True, place=name.rpartition("_")[0])  # scene0707_00, _01: one room
 
 
 class Cambridge(Layout):
@@ -185,7 +185,7 @@ class Cambridge(Layout):
                 R_camera_world = rotations.rotation_from_quat_xyzw(_unit([qx, qy, qz, qw]))
                 T_world_camera = rigid.make(R_camera_world.T, [x, y, z])
                 camera = Camera.from_focal_px(focals_px[key], *read_size(picture))
-                frames.append(photograph(key, picture, camera, T_world_camera))
+                frames.append(photograph(key, picture, camera, T_world_camera, Path(file).parent.as_posix()))
         return Scene(name, sorted(frames, key=lambda frame: frame.name), metric=True)
 
     @staticmethod
@@ -212,10 +212,12 @@ class Navi(Layout):
         entries = listed(path)
         if not isinstance(entries, list):
             raise BadInputError(f"{path}: holds no list of photographs")
-        return Scene(name, [self._frame(path, entry) for entry in entries], metric=True)
+        one_by_one = Path(name).name.startswith("video")  # others were taken in no order
+        frames = [self._frame(path, entry, one_by_one) for entry in entries]
+        return Scene(name, frames, metric=True, place=name.split("/")[0])
 
     @staticmethod
-    def _frame(path: Path, entry: Mapping[str, Any]) -> Frame:
+    def _frame(path: Path, entry: Mapping[str, Any], one_by_one: bool) -> Frame:
         try:
             qw, qx, qy, qz = entry["camera"]["q"]
             t_m = NAVI_MM * np.asarray(entry["camera"]["t"], np.float64)
@@ -226,7 +228,8 @@ class Navi(Layout):
         except (KeyError, TypeError, ValueError, BadInputError) as error:
             raise BadInputError(f"{path}: a photograph lacks or misspells {error}") from error
         picture = path.parent / "images" / file
-        return photograph(file, picture, camera, rigid.inverse(T_camera_object))
+        sequence = "" if one_by_one else file
+        return photograph(file, picture, camera, rigid.inverse(T_camera_object), sequence)
 
 
 LAYOUTS: dict[str, type] = {

@@ -13,6 +13,7 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class PairRule:
     Attributes:
         yaw_deg: From, to: how far the second camera is turned about the vertical.
         count: At most so many.
-        per_scene: At most so many of one scene; 0 for as many as it takes.
+        per_scene: So many of a scene, where it has them, before the next; 0 for scenes that take turns.
         context: Views around either end that belong to its side, before and after it.
         elsewhere: So many more whose target is of another place that looks alike: they have no right answer.
         seed: Of the drawing.
@@ -77,7 +78,7 @@ class Pair:
         target: The other.
         reference_context: Views around the reference.
         target_context: Views around the target.
-        between: True frames between the two, in order.
+        between: True frames between the two, in order; none where they are of two sequences.
         yaw_deg: How far the target is turned about the vertical; None where it is of another place.
         rotation_deg: How far it is turned; None likewise.
         gap_deg: The least rotation between a view of the one side and a view of the other; None likewise.
@@ -123,7 +124,7 @@ class PairList:
 
 
 def draw(dataset: Dataset, rule: PairRule) -> Iterator[Pair]:
-    """Draw pairs, of each scene in turn, until there are enough or none is left; then those of other places.
+    """Draw pairs until there are enough or none is left, then those of other places.
 
     Args:
         dataset: Its scenes are read one by one, and in another order for another seed.
@@ -139,6 +140,9 @@ def draw(dataset: Dataset, rule: PairRule) -> Iterator[Pair]:
 def _within(dataset: Dataset, rule: PairRule) -> Iterator[Pair]:
     rng = np.random.default_rng(rule.seed)
     waiting = [_of_scene(dataset, str(name), rule) for name in rng.permutation(dataset.scenes())]
+    if rule.per_scene:  # so many of each of the first scenes, not fewer of more
+        yield from islice(chain.from_iterable(waiting), rule.count)
+        return
     left = rule.count
     while waiting:
         still = []
@@ -207,8 +211,9 @@ def _of_two(
 
 def _around(scene: Scene, end: int, count: int) -> tuple[str, ...]:
     """Names of so many frames before and after one."""
-    near = range(max(0, end - count), min(len(scene.frames), end + count + 1))
-    return tuple(scene.frames[index].name for index in near if index != end)
+    near = scene.frames[max(0, end - count) : end + count + 1]
+    own = scene.frames[end]
+    return tuple(frame.name for frame in near if frame is not own and frame.sequence == own.sequence)
 
 
 def save(path: Path, pairs: PairList) -> None:
@@ -289,10 +294,13 @@ def _pair(scene: Scene, ends: tuple[int, int], rule: PairRule, yaw_deg: float) -
     for index in range(len(frames)):
         apart = [abs(index - end) for end in ends]
         side = int(apart[1] < apart[0])
-        if 0 < apart[side] <= rule.context and index not in ends:
+        near = apart[side] <= rule.context and frames[index].sequence == frames[ends[side]].sequence
+        if near and index not in ends:
             own[side].append(frames[index].name)
-    between = np.linspace(*ends, BETWEEN + 2).round().astype(int)[1:-1].tolist()
     reference, target = (frames[end] for end in ends)
+    between = np.linspace(*ends, BETWEEN + 2).round().astype(int)[1:-1].tolist()
+    if reference.sequence != target.sequence:
+        between = []
     sides = [[end.name, *names] for end, names in zip((reference, target), own, strict=True)]
     gap_deg = min(turn_deg(scene.frame(a), scene.frame(b)) for a in sides[0] for b in sides[1])
     return Pair(

@@ -143,6 +143,32 @@ def test_what_was_written_is_read(layout: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(scene.T_reference_target(first, last), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("layout", "place", "sequences"),
+    [
+        ("scannet", "scene0707", {""}),
+        ("cambridge", "", {"seq1"}),
+        ("navi", "dino", None),
+        ("dl3dv", "", {""}),
+    ],
+)
+def test_what_belongs_together(layout: str, place: str, sequences: set[str] | None, tmp_path: Path) -> None:
+    """Scans of one room and photographs of one thing; what was taken one by one, and what in no order."""
+    WRITERS[layout](tmp_path)
+    dataset = opened(f"{layout}:{tmp_path}")
+    scene = dataset.scene(*dataset.scenes())
+    assert scene.place == place
+    found = [frame.sequence for frame in scene.frames]
+    assert set(found) == sequences if sequences else len(set(found)) == len(found)
+
+
+def test_videos_of_navi_are_in_order(tmp_path: Path) -> None:
+    navi(tmp_path)
+    (tmp_path / "dino" / "multiview-00-pixel_5").rename(tmp_path / "dino" / "video-00")
+    scene = opened(f"navi:{tmp_path}").scene("dino/video-00")
+    assert {frame.sequence for frame in scene.frames} == {""}
+
+
 def test_lens_of_nerfstudio(tmp_path: Path) -> None:
     nerfstudio(tmp_path)
     path = tmp_path / "walk" / "transforms.json"

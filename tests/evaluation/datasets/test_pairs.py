@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,38 @@ def test_scenes_take_turns_and_have_their_share() -> None:
     assert len(few.read) <= 3  # no scene more than it takes
     drawn = list(draw(walks, PairRule(yaw_deg=(50.0, 60.0), count=100, per_scene=2)))
     assert sorted(pair.scene for pair in drawn) == list("aabbccdd")
+
+
+def test_so_many_of_each_scene() -> None:
+    """As papers have it: four of each of some scenes, not one of more; one that has fewer is made up for."""
+    walks = Walks(a=40, b=40, c=13, d=40, e=40, f=40)
+    drawn = list(draw(walks, PairRule(yaw_deg=(58.0, 62.0), count=12, per_scene=4)))
+    count = Counter(pair.scene for pair in drawn)
+    assert sum(count.values()) == 12
+    assert sorted(count.values()) in ([4, 4, 4], [1, 3, 4, 4])
+    assert len(walks.read) <= 4
+
+
+def test_one_sequence_says_nothing_of_another() -> None:
+    """Frames of others are neither between two views nor around one."""
+
+    class Sequences(Walks):
+        def scene(self, name: str) -> Scene:
+            scene = super().scene(name)
+            frames = [
+                dataclasses.replace(frame, sequence=f"seq{index // 12}")
+                for index, frame in enumerate(scene.frames)
+            ]
+            return dataclasses.replace(scene, frames=frames)
+
+    across = 0
+    for pair in draw(Sequences(a=24), PairRule(yaw_deg=(38.0, 52.0), count=60, context=3)):
+        sides = (pair.reference, *pair.reference_context), (pair.target, *pair.target_context)
+        own = [{int(name) // 12 for name in side} for side in sides]
+        assert [len(numbers) for numbers in own] == [1, 1]
+        across += own[0] != own[1]
+        assert len(pair.between) == (3 if own[0] == own[1] else 0)
+    assert across > 3
 
 
 def test_the_seed_draws() -> None:
