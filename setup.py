@@ -34,7 +34,7 @@ setup(
             "torch>=2.4",
             "transformers>=4.48",
         ],
-        "train": ["pose_bridge[learned]", "tensorboard>=2.15"],
+        "train": ["pose_bridge[learned]", "torch>=2.13", "tensorboard>=2.15"],
         "test": ["hypothesis>=6.80", "pytest>=8.0", "pytest-timeout>=2.2", "pytest-xdist>=3.7"],
         "dev": ["mypy>=1.10", "pre-commit>=3.5", "ruff>=0.9", "types-PyYAML"],
     },

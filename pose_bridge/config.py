@@ -321,7 +321,7 @@ class LtxConfig(_Checked):
     )
     schedule: str = setting(
         "1000 993 987 981 975 909 725 422",
-        "noise levels of the steps, by a thousand; these are the distilled model's",
+        "noise levels of the steps, by a thousand; by default the distilled model's",
     )
     decode_timestep: float = setting(
         0.05, "noise level that the autoencoder takes away by itself", low=0.0, high=1.0

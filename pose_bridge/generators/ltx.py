@@ -35,6 +35,8 @@ from pose_bridge.views import View
 logging.getLogger("diffusers.schedulers.scheduling_flow_match_euler_discrete").setLevel(logging.ERROR)
 
 TRAIN_STEPS = 1000
+FRAME_RATE = 25  # that places of frames in time are by
+END_NOISE = 0.15  # that is added to both ends, by the noise level squared
 
 
 class _Pipeline(LTXConditionPipeline):
@@ -132,6 +134,8 @@ class LtxGenerator:
                 num_frames=count,
                 timesteps=timesteps,
                 guidance_scale=1.0,
+                frame_rate=FRAME_RATE,
+                image_cond_noise_scale=END_NOISE,
                 prompt_embeds=embedded["embeds"].to(self._device, self._pipeline.transformer.dtype),
                 prompt_attention_mask=embedded["mask"].to(self._device),
                 generator=torch.Generator(self._device).manual_seed(seed),

@@ -50,8 +50,10 @@ class Footage:
 
     def described(self) -> dict[str, Any]:
         """What tells it from other footage."""
-        digest = hashlib.blake2b(self.T_world_camera.tobytes(), digest_size=6).hexdigest()
-        return {"walks": len(self.focals), "footage": digest}
+        digest = hashlib.blake2b(digest_size=6)
+        for some in (self.T_world_camera, self.focals, self.images[:, 0]):
+            digest.update(some.tobytes())
+        return {"walks": len(self.focals), "footage": digest.hexdigest()}
 
     def turns_deg(self) -> Array:
         """Return the angles between all frames of each walk, (W, N, N)."""

@@ -8,6 +8,7 @@ where the points are that tokens show, and where either end shows them.
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from pose_bridge import models
 from pose_bridge.generators.base import PROMPTS
-from pose_bridge.generators.ltx import loaded
+from pose_bridge.generators.ltx import END_NOISE, FRAME_RATE, loaded
 from pose_bridge.training import footage, losses
 from pose_bridge.training.ltx_vae import LATENTS
 from pose_bridge.training.reel import CLIP, Clips, Reel
@@ -40,8 +41,6 @@ TRANSFORMER = {
     "num_layers": 5,
     "caption_channels": CAPTION,
 }
-FRAME_RATE = 25  # what the pipeline takes for granted
-END_NOISE = 0.15  # that the pipeline adds to the ends, by the noise level squared
 LEVEL_SHIFT, ANYWHERE, ALL_NOISE = 1.0, 0.25, 0.1  # of noise levels: of the logit; shares
 GATE = 0.5  # of what a block adds, at the start: a small network learns faster than with next to nothing
 POINTS_LAYER, LOOK_LAYERS = 2, (1, 3)  # blocks after which tokens know points, and that look where they are
@@ -265,8 +264,7 @@ class LtxRecipe:
         saved = LTXVideoTransformer3DModel(**TRANSFORMER)
         saved.load_state_dict(module.transformer.state_dict())
         saved.half().save_pretrained(folder / "transformer")
-        self._vae.half().save_pretrained(folder / "vae")
-        self._vae.float()
+        copy.deepcopy(self._vae).half().save_pretrained(folder / "vae")
         known = {f"{number}.embeds": one[None] for number, one in enumerate(embedded(torch.device("cpu")))}
         known |= {f"{number}.mask": torch.ones(1, 1, dtype=torch.bool) for number in range(len(PROMPTS))}
         texts = {str(number): text for number, text in enumerate(PROMPTS)}

@@ -141,7 +141,7 @@ class LtxVaeRecipe:
 def normalization(vae: AutoencoderKLLTXVideo, video: Tensor) -> tuple[Tensor, Tensor]:
     """What to take from packed videos, and divide them by, before they are made of noise, (LATENTS,) each.
 
-    A channel's spread becomes the square root of what it does to pixels, and 1 on the average: a model that
+    A channel's spread becomes the square root of what it does to pixels, about 1 on the average: a model that
     makes them should mind what shapes the picture more than the hundredth detail, which a spread of 1 for all
     asks for.
     """

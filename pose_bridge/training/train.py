@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,7 +49,8 @@ class Plan:
         weight_decay: Of both optimizers.
         orthogonal: Learning rate of matrices inside blocks by that of all else: their updates are made
             orthogonal (Muon); 0 where AdamW has them too.
-        average: Decay of the moving average of the parameters, which is what is validated and kept.
+        average: Decay of the moving average of the parameters, which is what is validated and kept; less in
+            the first steps, so that it is of what was learned and not of the start.
         clip: Norm that no gradient exceeds.
         validate: Steps between two validations.
         save_s: Time between two saved states.
@@ -151,7 +153,7 @@ class Trainer:
         plan, module = self.recipe.plan, self.recipe.module()
         self._module, *self._optimizers = self._accelerator.prepare(module, *_optimizers(module, plan))
         self._average = AveragedModel(
-            self._accelerator.unwrap_model(self._module), multi_avg_fn=get_ema_multi_avg_fn(plan.average)
+            self._accelerator.unwrap_model(self._module), multi_avg_fn=partial(_average, plan.average)
         )
         self._accelerator.register_for_checkpointing(self.course, self._average)
         self._accelerator.init_trackers("log")
@@ -165,7 +167,7 @@ class Trainer:
 
         Raises:
             BadInputError: The saved state is of another recipe, or of other footage.
-            ConfigError: Gradients are no numbers any more.
+            ConfigError: Gradients are no numbers any more; or the run begins where its plan is done already.
         """
         plan, course = self.recipe.plan, self.course
         self._resume()
@@ -274,6 +276,8 @@ class Trainer:
             raise BadInputError(
                 f"{state} is no state of this recipe ({error}); choose another --out"
             ) from error
+        if own is None and self.course.step >= self.recipe.plan.steps:
+            raise ConfigError(f"{state} has learned {self.course.step} steps already; give more --steps")
 
     def _progress(self) -> Progress:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -297,6 +301,13 @@ def _optimizers(module: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
     return found
 
 
+@torch.no_grad()
+def _average(decay: float, kept: list[Tensor], now: list[Tensor], count: Tensor) -> None:
+    """Update the moving average of parameters after so many updates."""
+    warmed = min(decay, (1.0 + float(count)) / (10.0 + float(count)))
+    get_ema_multi_avg_fn(warmed)(kept, now, count)
+
+
 @contextmanager
 def coarse(device: torch.device) -> Iterator[None]:
     """Products in bfloat16 where the hardware has it: for a network's blocks, not for its losses."""
@@ -304,7 +315,8 @@ def coarse(device: torch.device) -> Iterator[None]:
         known = torch.cuda.is_bf16_supported()
         attention = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
     else:  # the fused attention of processors takes longer backwards in bfloat16 than in float32
-        known, attention = bool(torch.cpu.get_capabilities().get("avx512_bf16")), [SDPBackend.MATH]
+        known = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+        attention = [SDPBackend.MATH] if known else [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
     products = torch.autocast(device.type, torch.bfloat16, enabled=known)
     with products, sdpa_kernel(attention), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")  # slower norms

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -39,3 +40,14 @@ def test_half_a_file_is_named(footage_folder: Path, tmp_path: Path) -> None:
         footage.read(tmp_path)
     with pytest.raises(BadInputError, match="holds no footage"):
         footage.read(footage_folder / "nowhere")
+
+
+def test_other_pictures_are_other_footage(footage_folder: Path) -> None:
+    """Of the same walks, too: smaller ones, or by another renderer."""
+    shot = footage.read(footage_folder / "train")
+    described = [
+        dataclasses.replace(shot, images=images).described()["footage"]
+        for images in (shot.images, shot.images.copy(), shot.images[:, :, ::2], 255 - shot.images)
+    ]
+    assert described[0] == described[1]
+    assert len(set(described)) == 3

@@ -7,6 +7,7 @@ import copy
 import json
 import shutil
 from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
 from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXConditionPipeline
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from pose_bridge.config import LtxConfig
 from pose_bridge.control import Control
@@ -282,3 +284,30 @@ def test_only_the_transformer_is_kept(folder: Path) -> None:
         name.startswith("points")
         for name in Maker(LTXVideoTransformer3DModel(**ltx.TRANSFORMER)).state_dict()
     )
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # which tracing looks at
+def test_compiled_it_learns_the_same(
+    footage_folder: Path, vae_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is traced; what a compiler makes of it would take minutes."""
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    found = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        recipe = LtxRecipe(footage_folder, 10, 0, vae_folder, compiled=compiled)
+        losses = recipe.module()(recipe.batch(np.random.default_rng(0), CPU))
+        found.append({name: loss.item() for name, loss in losses.items()})
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
+
+
+def test_what_is_kept_changes_nothing(footage_folder: Path, vae_folder: Path, tmp_path: Path) -> None:
+    """Half precision is what is written, not what goes on learning."""
+    recipe = LtxRecipe(footage_folder, 10, 0, vae_folder)
+    with torch.no_grad():
+        for parameter in recipe._vae.parameters():
+            parameter += 1e-5
+    before = {name: value.clone() for name, value in recipe._vae.state_dict().items()}
+    recipe.export(recipe.module(), tmp_path)
+    for name, value in recipe._vae.state_dict().items():
+        assert torch.equal(value, before[name]), name

@@ -99,16 +99,38 @@ class Adding:
 
 
 def learned(folder: Path) -> dict[str, Tensor]:
-    return {**load_file(folder / STATE / "model.safetensors"), **torch.load(folder / "export" / "adder.pt")}
+    """What it learned, and the average of it that is kept."""
+    kept = torch.load(folder / "export" / "adder.pt")
+    return load_file(folder / STATE / "model.safetensors") | {f"kept {n}": one for n, one in kept.items()}
 
 
 def test_it_learns_and_keeps_the_average(tmp_path: Path) -> None:
     trainer = Trainer(Adding(), tmp_path)
     assert trainer.run()
     assert trainer.course.step == 60
-    found = torch.load(tmp_path / "export" / "adder.pt")
-    assert (found["layer.weight"] - 1.0).abs().max() < 0.3
+    found = learned(tmp_path)
+    assert (found["kept layer.weight"] - 1.0).abs().max() < 0.3
+    assert not torch.equal(found["kept layer.weight"], found["layer.weight"])
     assert any((tmp_path / "log").glob("events*"))
+
+
+def test_the_average_leaves_the_start_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decay of 0.9 after all, less in the first steps: worked out beside it."""
+    trainer, kept = Trainer(Adding(steps=40), tmp_path), None
+    step = trainer._step
+
+    def followed() -> dict[str, Tensor]:
+        nonlocal kept
+        losses = step()
+        now = trainer._module.layer.weight.detach().clone()
+        count = trainer.course.step
+        decay = min(0.9, (1 + count) / (10 + count))
+        kept = now if kept is None else decay * kept + (1.0 - decay) * now
+        return losses
+
+    monkeypatch.setattr(trainer, "_step", followed)
+    trainer.run()
+    torch.testing.assert_close(learned(tmp_path)["kept layer.weight"], kept)
 
 
 @pytest.mark.parametrize("orthogonal", [0.0, 2.0])
@@ -199,6 +221,9 @@ def test_a_run_begins_from_another_ones_state(tmp_path: Path) -> None:
     assert second.run()
     assert len(second.recipe.asked) == 10
     assert Trainer(Adding(steps=70, name="more"), tmp_path / "second", tmp_path / "first").run()
+    with pytest.raises(ConfigError, match="60 steps already"):
+        Trainer(Adding(name="more"), tmp_path / "third", tmp_path / "first").run()
+    assert not (tmp_path / "third" / "export").exists()
     with pytest.raises(BadInputError, match="no state to begin from"):
         Trainer(Adding(), tmp_path / "third", tmp_path / "nowhere").run()
 
