@@ -68,7 +68,7 @@ def ranked(scores: ArrayLike, right: ArrayLike, answerable: ArrayLike | None = N
     given = score > -np.inf
     order = np.argsort(-score[given], kind="stable")
     sorted_score, sorted_good = score[given][order], good[given][order]
-    last = np.r_[np.diff(sorted_score) != 0, True][: len(sorted_score)]  # of each run of equal scores
+    last = np.r_[sorted_score[1:] != sorted_score[:-1], True][: len(sorted_score)]  # of equal scores
     accepted, wrong = (np.cumsum(what)[last].astype(float) for what in (sorted_good, ~sorted_good))
     return Ranking(sorted_score[last], accepted, wrong, int(has_one.sum()), len(good))
 

@@ -30,7 +30,7 @@ def decided(one: Column, strangers: Sequence[Row], groups: Sequence[str], seed: 
         seed: Of the bootstraps.
     """
     values = rankable(one, strangers)
-    accepted, right = np.isfinite(values[:, 0]), values[:, 1] > 0
+    accepted, right = values[:, 0] > -np.inf, values[:, 1] > 0
     found: dict[str, Any] = {
         "accepted": int(accepted.sum()),
         "wrong": int((accepted & ~right).sum()),
@@ -73,7 +73,7 @@ def other_places(
     asked = np.array([one.name in row.said for row in strangers], bool)
     if not asked.any():
         return {}
-    accepted = np.isfinite(_scores_of(strangers, one.name))
+    accepted = _accepted(strangers, one.name)
     kinds = np.array([row.pair.kind for row in strangers])
     places, mistaken = (
         {place(row) for row, wanted in zip(strangers, which, strict=True) if wanted}
@@ -99,11 +99,9 @@ def other_places(
         "recall": intervals.share(found_right, own, seed),
     }
     if one.scores is not None and asked.sum() >= FEWEST_NEGATIVES:
-        true, others_scores = (
-            decisions.ranked(one.scores, found_right),
-            _scores_of(strangers, one.name)[asked],
-        )
-        _, threshold = decisions.recall_at_false_positive_rate(true, others_scores, FALSE_POSITIVE_RATE)
+        found_by_score = decisions.ranked(one.scores, found_right)
+        negatives = _scores_of(strangers, one.name)[asked]
+        _, threshold = decisions.recall_at_false_positive_rate(found_by_score, negatives, FALSE_POSITIVE_RATE)
         found["recall at 0.1 %"] = intervals.share(found_right & (one.scores >= threshold), own, seed)
         found["score at 0.1 %"] = threshold
     return found
@@ -119,7 +117,7 @@ def hypotheses(one: Column, strangers: Sequence[Row], groups: Sequence[str], see
         seed: Of the bootstraps.
     """
     others = [row.said[one.name] for row in strangers if one.name in row.said]
-    elsewhere = np.isfinite(_scores_of(strangers, one.name))
+    elsewhere = _accepted(strangers, one.name)
     promoted = np.r_[one.accepted, elsewhere]
     wrong = promoted & ~np.r_[one.right, np.zeros_like(elsewhere)]
     return {
@@ -138,11 +136,16 @@ def hypotheses(one: Column, strangers: Sequence[Row], groups: Sequence[str], see
     }
 
 
-def _scores_of(rows: Sequence[Row], name: str) -> Array:
-    """Return what answers to pairs of two places are ranked by, (N,), -inf where there is none."""
-    said = (row.said.get(name) for row in rows)
-    scored = (one.score if one is not None and one.accepted else None for one in said)
-    return np.array([-np.inf if score is None else score for score in scored], float)
+def _accepted(strangers: Sequence[Row], name: str) -> Mask:
+    """Which pairs of two places are taken for one, (N,)."""
+    return np.array([name in row.said and row.said[name].accepted for row in strangers], bool)
+
+
+def _scores_of(strangers: Sequence[Row], name: str) -> Array:
+    """Return what answers to pairs of two places are ranked by, (N,); -inf without one, inf without a score."""
+    said = [row.said.get(name) for row in strangers]
+    scores = [np.inf if one is None or one.score is None else one.score for one in said]
+    return np.where(_accepted(strangers, name), scores, -np.inf)
 
 
 def rankable(one: Column, strangers: Sequence[Row], right: Mask | None = None) -> Array:
@@ -166,7 +169,7 @@ def ranking(values: Array) -> decisions.Ranking:
 
 
 def _reliability(ranked: Array) -> decisions.Reliability:
-    given = np.isfinite(ranked[:, 0])
+    given = np.isfinite(ranked[:, 0])  # what has no probability is not judged by it
     return decisions.reliability(ranked[given, 0], ranked[given, 1] > 0)
 
 

@@ -376,6 +376,15 @@ def test_hypotheses_are_no_answers_where_it_counts(rows: list[Row], tmp_path: Pa
     assert numbers["decisions"]["generated"]["wrong"] == answered[True]
 
 
+def test_an_answer_without_a_score_counts_where_there_is_none(rows: list[Row], tmp_path: Path) -> None:
+    some = list(rows)
+    for row in of_two_places(tmp_path):
+        some.append(dataclasses.replace(row, said={"direct": Said(np.eye(4))}))
+    numbers = summary(some, ("direct",))
+    assert numbers["other_places"]["direct"]["accepted"] == 40
+    assert numbers["decisions"]["direct"]["MR@P1"]["value"] == 0.0
+
+
 def test_other_poses_than_when_pairs_were_drawn_are_refused(tmp_path: Path) -> None:
     moved = [dataclasses.replace(pair, rotation_deg=pair.rotation_deg + 0.5) for pair in PAIRS.pairs]
     benchmark.begin(tmp_path, RUN)
