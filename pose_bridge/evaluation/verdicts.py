@@ -142,7 +142,7 @@ def _accepted(strangers: Sequence[Row], name: str) -> Mask:
 
 
 def _scores_of(strangers: Sequence[Row], name: str) -> Array:
-    """Return what answers to pairs of two places are ranked by, (N,); -inf without one, inf without a score."""
+    """Return what answers to pairs of two places are ranked by, (N,): -inf for none, inf for one without."""
     said = [row.said.get(name) for row in strangers]
     scores = [np.inf if one is None or one.score is None else one.score for one in said]
     return np.where(_accepted(strangers, name), scores, -np.inf)
