@@ -46,7 +46,19 @@ ONLY_IN = {
     "pycolmap": {"estimators", "covariance"},
     "rclpy": {"ros"},
 }
-TRAINERS = ("__main__", "losses", "ltx", "ltx_vae", "principal", "reel", "sets", "train", "truth", "vggt")
+TRAINERS = (
+    "__main__",
+    "augment",
+    "losses",
+    "ltx",
+    "ltx_vae",
+    "principal",
+    "reel",
+    "sets",
+    "train",
+    "truth",
+    "vggt",
+)
 LEARNING_FILES = {("simulation", "batch.py")} | {("training", f"{n}.py") for n in TRAINERS}
 GENERATED = {"msg", "action", "srv"}
 LEARNING = {library for library, homes in ONLY_IN.items() if homes is LEARNERS}

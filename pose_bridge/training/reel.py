@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pose_bridge.training.augment import brightened, perhaps_mirrored
 from pose_bridge.training.footage import Footage
-from pose_bridge.training.sets import Batch, brightened, gathered, perhaps_mirrored
+from pose_bridge.training.sets import Batch, gathered
 
 CLIP = 9  # frames of a video, both ends included
 MOST_DEG = 110.0  # between the ends of one

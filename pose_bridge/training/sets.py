@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pose_bridge.training.augment import augmented
 from pose_bridge.training.footage import Footage
 
 NEIGHBOURS_DEG, EXTREME_DEG = 40.0, (50.0, 110.0)
@@ -18,7 +19,6 @@ TRIES = 8
 SET_SIZES = (2, 2, 3, 4, 4, 5, 6, 8)  # of which one is drawn for each batch
 SHUFFLED_SHARE = 0.25  # of the sets: the others are in the order of the walk, from either end
 WIDE_SHARE = 0.5  # of the batches of pairs
-GAIN = 0.3  # by which pictures are brighter or darker, a base 2 logarithm
 
 
 class Batch(NamedTuple):
@@ -115,25 +115,3 @@ def gathered(
         torch.from_numpy(footage.T_world_camera[at]).to(device).float(),
         torch.from_numpy(footage.focals[walks]).to(device).float(),
     )
-
-
-def augmented(rng: np.random.Generator, batch: Batch) -> Batch:
-    """Return half of the batches as a mirror shows them, and every picture as bright as it comes."""
-    return perhaps_mirrored(rng, brightened(rng, batch))
-
-
-def brightened(rng: np.random.Generator, batch: Batch, *, together: bool = False) -> Batch:
-    """Return every picture as bright as it comes, or every set: its pictures together."""
-    sets, frames = batch.images.shape[:2]
-    gains = 2.0 ** (rng.uniform(-GAIN, GAIN, (sets, 1 if together else frames, 1, 1, 1)))
-    images = (batch.images * torch.from_numpy(gains).to(batch.images)).clamp(0.0, 1.0)
-    return batch._replace(images=images)
-
-
-def perhaps_mirrored(rng: np.random.Generator, batch: Batch) -> Batch:
-    """Return half of the batches as a mirror shows them."""
-    if rng.random() < 0.5:
-        T = batch.T_world_camera
-        mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0], device=T.device))
-        return Batch(batch.images.flip(-1), batch.depths_m.flip(-1), mirror @ T @ mirror, batch.focals)
-    return batch

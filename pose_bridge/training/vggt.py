@@ -21,7 +21,7 @@ from pose_bridge.estimators.vggt.layers import Attention, Rotation
 from pose_bridge.estimators.vggt.network import REFINEMENTS, Architecture, Vggt
 from pose_bridge.estimators.vggt.weights import FILE
 from pose_bridge.geometry import distances, rigid, rotations
-from pose_bridge.training import footage, losses
+from pose_bridge.training import augment, footage, losses
 from pose_bridge.training.sets import SET_SIZES, Batch, Sets, gathered
 from pose_bridge.training.train import Plan, coarse
 from pose_bridge.training.truth import truth
@@ -206,6 +206,7 @@ class VggtRecipe:
     def described(self) -> dict[str, Any]:
         """See `train.Recipe`."""
         taught = {"weights": WEIGHTS, "rotation": ROTATION, "frames": FRAMES_AT_ONCE, "sizes": SET_SIZES}
+        taught["augmented"] = [augment.GAIN, augment.TINT, augment.SWAPPED_SHARE, augment.ZOOMED_SHARE]
         return {
             "recipe": "vggt-mini-wide" if self._wide else "vggt-mini",
             **taught,

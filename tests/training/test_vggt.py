@@ -17,7 +17,7 @@ from pose_bridge.control import Control
 from pose_bridge.estimators.vggt.estimator import VggtEstimator
 from pose_bridge.geometry import rigid, rotations
 from pose_bridge.geometry.cameras import Camera
-from pose_bridge.training import footage, truth, vggt
+from pose_bridge.training import augment, footage, truth, vggt
 from pose_bridge.training import sets as sets_of
 from pose_bridge.training.sets import Batch, Sets
 from pose_bridge.training.vggt import Taught, VggtRecipe
@@ -97,12 +97,46 @@ def test_quaternions_of_all_rotations() -> None:
 def test_a_mirror_shows_a_world_that_can_be(batch: Batch) -> None:
     """Matches stay matches: the mirrored poses fit the mirrored pictures and depths."""
     plain = truth.truth(batch, 8)
-    some = (sets_of.augmented(np.random.default_rng(seed), batch) for seed in range(20))
+    some = (augment.perhaps_mirrored(np.random.default_rng(seed), batch) for seed in range(20))
     mirrored = truth.truth(next(one for one in some if not torch.equal(one.depths_m, batch.depths_m)), 8)
     seen, seen_before = ((known.in_other >= 0).float().mean() for known in (mirrored, plain))
     np.testing.assert_allclose(seen, seen_before, atol=0.1)
     turned = plain.encoding[..., 3:7] * torch.tensor([1.0, -1.0, -1.0, 1.0])
     np.testing.assert_allclose(mirrored.encoding[..., 3:7], turned, atol=1e-4)
+
+
+def test_a_longer_lens_sees_the_middle(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A point of the scene is drawn where its camera has it, and is as far away as it was."""
+    monkeypatch.setattr(augment, "ZOOMED_SHARE", 1.0)
+    monkeypatch.setattr(augment, "LONGEST", 2.0)
+    found = augment.zoomed(np.random.default_rng(0), batch)
+    factors = (found.focals / batch.focals).numpy()
+    assert (factors > 1.2).all()
+    rng, off = np.random.default_rng(1), []
+    for row, factor in enumerate(factors):
+        for column, line in zip(rng.integers(4, 60, 200), rng.integers(4, 44, 200), strict=True):
+            x, y = (int(32 + (column - 31.5) / factor), int(24 + (line - 23.5) / factor))
+            off.append(abs(float(found.depths_m[row, 0, line, column] / batch.depths_m[row, 0, y, x]) - 1.0))
+    assert np.nanquantile(off, 0.9) < 0.05
+    known, plain = truth.truth(found, 8), truth.truth(batch, 8)
+    torch.testing.assert_close(known.encoding[..., 3:7], plain.encoding[..., 3:7])
+    half = torch.tan(plain.encoding[..., 7:] / 2) / torch.from_numpy(factors).float()[:, None, None]
+    torch.testing.assert_close(torch.tan(known.encoding[..., 7:] / 2), half)
+    monkeypatch.setattr(augment, "ZOOMED_SHARE", 0.0)
+    same = augment.zoomed(np.random.default_rng(0), batch)
+    torch.testing.assert_close(same.images, batch.images, rtol=0.0, atol=1e-4)
+    torch.testing.assert_close(same.depths_m, batch.depths_m, equal_nan=True)
+
+
+def test_colours_change_for_a_set_as_a_whole(batch: Batch) -> None:
+    found = augment.recoloured(np.random.default_rng(0), batch).images
+    for now, before in zip(found, batch.images, strict=True):
+        middles = [[one[:, channel].median().item() for channel in range(3)] for one in (now, before)]
+        ratios = np.sort(middles[0]) / np.sort(middles[1])
+        assert (np.abs(np.log2(ratios)) < 2 * augment.TINT + 0.01).all()
+        frames = [one.mean(dim=(1, 2, 3)) for one in (now, before)]
+        assert (frames[0] / frames[1]).std() < 0.1
+    assert not torch.equal(found, batch.images)
 
 
 def test_the_truth_does_not_depend_on_what_the_network_computes_in(batch: Batch) -> None:
