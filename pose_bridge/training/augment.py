@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 GAIN = 0.3  # by which pictures are brighter or darker, a base 2 logarithm
 TINT = 0.2  # by which a colour is, likewise
-SWAPPED_SHARE, ZOOMED_SHARE = 0.5, 0.5  # of the sets
+ZOOMED_SHARE = 0.5  # of the sets
 LONGEST = FOCAL[1]  # up to which is zoomed
 
 
 def augmented(rng: np.random.Generator, batch: Batch) -> Batch:
-    """Return views with other lenses, colours and brightness, half of the batches as a mirror shows them."""
-    return perhaps_mirrored(rng, recoloured(rng, zoomed(rng, brightened(rng, batch))))
+    """Return views with other lenses, tints and brightness, half of the batches as a mirror shows them."""
+    return perhaps_mirrored(rng, tinted(rng, zoomed(rng, brightened(rng, batch))))
 
 
 def brightened(rng: np.random.Generator, batch: Batch, *, together: bool = False) -> Batch:
@@ -33,16 +33,11 @@ def brightened(rng: np.random.Generator, batch: Batch, *, together: bool = False
     return batch._replace(images=images)
 
 
-def recoloured(rng: np.random.Generator, batch: Batch) -> Batch:
-    """Return every set in another tint, and in some of them colours that changed places."""
-    sets = len(batch.images)
-    gains = 2.0 ** rng.uniform(-TINT, TINT, (sets, 1, 3, 1, 1))
-    order = np.tile(np.arange(3), (sets, 1))
-    swapped = rng.random(sets) < SWAPPED_SHARE
-    order[swapped] = rng.permuted(order[swapped], axis=1)
-    places = torch.from_numpy(order).to(batch.images.device)[:, None, :, None, None]
-    images = batch.images.gather(2, places.expand_as(batch.images))
-    return batch._replace(images=(images * torch.from_numpy(gains).to(images)).clamp(0.0, 1.0))
+def tinted(rng: np.random.Generator, batch: Batch) -> Batch:
+    """Return every set in another light."""
+    gains = 2.0 ** rng.uniform(-TINT, TINT, (len(batch.images), 1, 3, 1, 1))
+    images = (batch.images * torch.from_numpy(gains).to(batch.images)).clamp(0.0, 1.0)
+    return batch._replace(images=images)
 
 
 def zoomed(rng: np.random.Generator, batch: Batch) -> Batch:
