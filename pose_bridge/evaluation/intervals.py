@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,7 @@ def share(which: Mask, groups: Sequence[Hashable], seed: int, among: Mask | None
         among: Of which it is a share, (N,); of all if it is not said.
     """
     asked = np.ones_like(which) if among is None else among
-    members, good = [group for group, wanted in zip(groups, asked, strict=True) if wanted], which[asked]
+    members, good = list(compress(groups, asked)), which[asked]
     if not len(good):
         return {"value": math.nan, "interval95": list(rate(0, 0))}
     found = measured(lambda v: float(v.mean()), good.astype(np.float64), members, seed, counted=True)

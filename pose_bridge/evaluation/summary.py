@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,7 @@ def _differences(first: Column, one: Column, groups: Sequence[str], seed: int) -
     found = {}
     for name, of in STATISTICS.items():
         keep = both[:, ERRORS[name]] if name in ERRORS else np.ones(len(both), bool)
-        members = [group for group, kept in zip(groups, keep, strict=True) if kept]
+        members = list(compress(groups, keep))
         if len(set(members)) < 2 or math.isnan(of(errors_of(one)[keep]) - of(errors_of(first)[keep])):
             continue
         value, interval = intervals.difference(

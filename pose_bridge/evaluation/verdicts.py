@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -46,9 +47,10 @@ def decided(one: Column, strangers: Sequence[Row], groups: Sequence[str], seed: 
             (PLACED, metrics.placed(one.errors.rotation_deg, one.errors.translation_m)),
             (DRAWN, one.drawn_px < metrics.DRAWN_PX),
         ):
-            of = RANKINGS[AVERAGE_PRECISION]
             metric = rankable(one, strangers, good)
-            found[f"{AVERAGE_PRECISION}, {name}"] = intervals.measured(of, metric, groups, seed)
+            found[f"{AVERAGE_PRECISION}, {name}"] = intervals.measured(
+                RANKINGS[AVERAGE_PRECISION], metric, groups, seed
+            )
     if one.name in BRIDGE:
         said = _reliability(values)
         found["reliability"] = [
@@ -75,10 +77,7 @@ def other_places(
         return {}
     accepted = _accepted(strangers, one.name)
     kinds = np.array([row.pair.kind for row in strangers])
-    places, mistaken = (
-        {place(row) for row, wanted in zip(strangers, which, strict=True) if wanted}
-        for which in (asked, accepted)
-    )
+    places, mistaken = ({place(row) for row in compress(strangers, which)} for which in (asked, accepted))
     found_right = one.right & one.accepted
     found: dict[str, Any] = {
         "pairs": int(asked.sum()),

@@ -205,11 +205,13 @@ class VggtRecipe:
 
     def described(self) -> dict[str, Any]:
         """See `train.Recipe`."""
-        taught = {"weights": WEIGHTS, "rotation": ROTATION, "frames": FRAMES_AT_ONCE, "sizes": SET_SIZES}
-        taught["augmented"] = [augment.GAIN, augment.TINT, augment.ZOOMED_SHARE]
         return {
             "recipe": "vggt-mini-wide" if self._wide else "vggt-mini",
-            **taught,
+            "weights": WEIGHTS,
+            "rotation": ROTATION,
+            "frames": FRAMES_AT_ONCE,
+            "sizes": SET_SIZES,
+            "augmented": [augment.GAIN, augment.TINT, augment.ZOOMED_SHARE],
             **self._sets.footage.described(),
         }
 

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
 from installed import require_learned
+from torch import nn
 
 require_learned()
 
@@ -25,3 +27,10 @@ def footage_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             place.mkdir()
             footage.write(place, split, footage.SIZE, 0)
     return folder
+
+
+@pytest.fixture
+def only_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules that compile are traced and no more: what a compiler makes of them would take minutes."""
+
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))

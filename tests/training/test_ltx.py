@@ -7,7 +7,6 @@ import copy
 import json
 import shutil
 from collections.abc import Iterator
-from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ import torch
 from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
 from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXConditionPipeline
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from pose_bridge.config import LtxConfig
 from pose_bridge.control import Control
@@ -286,12 +284,9 @@ def test_only_the_transformer_is_kept(folder: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("only_traced")
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # which tracing looks at
-def test_compiled_it_learns_the_same(
-    footage_folder: Path, vae_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As it is traced; what a compiler makes of it would take minutes."""
-    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+def test_compiled_it_learns_the_same(footage_folder: Path, vae_folder: Path) -> None:
     found = []
     for compiled in (False, True):
         torch.manual_seed(0)

@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import contextlib
-from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from pose_bridge.config import VggtConfig
 from pose_bridge.control import Control
@@ -215,12 +213,9 @@ def test_it_learns(batch: Batch) -> None:
         assert loss.item() < 0.7 * first[name], name
 
 
+@pytest.mark.usefixtures("only_traced")
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # which tracing looks at
-def test_compiled_blocks_learn_the_same(
-    footage_folder: Path, batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As they are traced; what a compiler makes of it would take minutes."""
-    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+def test_compiled_blocks_learn_the_same(footage_folder: Path, batch: Batch) -> None:
     found = []
     for compiled in (False, True):
         torch.manual_seed(0)

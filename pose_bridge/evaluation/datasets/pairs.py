@@ -298,9 +298,9 @@ def _pair(scene: Scene, ends: tuple[int, int], rule: PairRule, yaw_deg: float) -
         if near and index not in ends:
             own[side].append(frames[index].name)
     reference, target = (frames[end] for end in ends)
-    between = np.linspace(*ends, BETWEEN + 2).round().astype(int)[1:-1].tolist()
-    if reference.sequence != target.sequence:
-        between = []
+    between: list[int] = []
+    if reference.sequence == target.sequence:
+        between = np.linspace(*ends, BETWEEN + 2).round().astype(int)[1:-1].tolist()
     sides = [[end.name, *names] for end, names in zip((reference, target), own, strict=True)]
     gap_deg = min(turn_deg(scene.frame(a), scene.frame(b)) for a in sides[0] for b in sides[1])
     return Pair(
