@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from installed import require_learned
-from torch import nn
 
 require_learned()
 
@@ -32,5 +31,6 @@ def footage_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def only_traced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Modules that compile are traced and no more: what a compiler makes of them would take minutes."""
+    from torch import nn
 
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
