@@ -205,6 +205,12 @@ class VerificationConfig(_Checked):
         low=0.0,
         high=100.0,
     )
+    min_flat_extent_m: float = setting(
+        2.0,
+        "the same where all of it is flat: posters and doors come in numbers",
+        low=0.0,
+        high=100.0,
+    )
     min_agreement: float = setting(
         0.25, "share of the matches across the gap that must agree with an answer", low=0.0, high=1.0
     )

@@ -37,6 +37,8 @@ RIVAL_CAP = 1.0  # a rival this much stronger (logarithm) is as strong as it get
 DENIAL_WEIGHT = 3  # pictures that confirm an answer, for one that denies it
 STRONG_RIVAL = 0.6  # of the answer's own patches
 LOW_AGREEMENT = 0.4
+FLAT_M, FLAT_SHARE = 0.05, 0.95  # so many points no farther than that from a plane are of something flat
+PLANE_FITS = 10
 MANY_POINTS = 1000  # of more, some stand for all where every pair is looked at
 MODEL_FILE = Path(__file__).with_name("verification_model.json")
 
@@ -288,7 +290,8 @@ def one_thing(evidence: Evidence, metres: float, question: Question, settings: C
     """Say why what ties the sides may be one thing, which may have a twin elsewhere; nothing if it may not.
 
     Furniture, posters and doors come in numbers, and a twin ties two places as well as the thing itself ties
-    one. What is larger hardly comes twice; nor may a twin stand where a prior leaves no room for it.
+    one. What is larger hardly comes twice; of what is flat, it takes more to be larger than a door. Nor may a
+    twin stand where a prior leaves no room for it.
 
     Args:
         evidence: What ties the sides.
@@ -296,17 +299,21 @@ def one_thing(evidence: Evidence, metres: float, question: Question, settings: C
         question: With its prior, and what it asks for.
         settings: Of verification, and how far an answer may be from a prior.
     """
-    asked_m = question.min_extent_m
-    needed_m = settings.verification.min_extent_m if asked_m is None else asked_m
+    limits, points = settings.verification, metres * evidence.points
+    flat = is_flat(points)
+    needed_m = question.min_extent_m
+    if needed_m is None:
+        needed_m = max(limits.min_extent_m, limits.min_flat_extent_m if flat else 0.0)
     if question.prior is not None:
         sigma_m = uncertainty.largest_sigma(question.prior.covariance[:3, :3])
         needed_m = min(needed_m, settings.gates.max_prior_sigma * sigma_m)
-    extent_m = metres * extent(evidence.points)
+    extent_m = extent(points)
     if extent_m >= needed_m:
         return ""
     return (
-        f"all that ties the two sides lies within {extent_m:.1f} m, {needed_m:g} m are needed: another thing "
-        "like it would look the same; views of more around it would help"
+        f"all that ties the two sides lies within {extent_m:.1f} m{' and is flat' if flat else ''}, "
+        f"{needed_m:g} m are needed: another thing like it would look the same; views of more around it would "
+        "help"
     )
 
 
@@ -314,6 +321,16 @@ def extent(points: Array) -> float:
     """Return how far points, (N, 3), reach: a tenth of their pairs are farther apart. 0 without a pair."""
     some = points[:: 1 + len(points) // MANY_POINTS]
     return float(np.quantile(pdist(some), 0.9)) if len(some) > 1 else 0.0
+
+
+def is_flat(points: Array) -> bool:
+    """Return whether points, (N, 3) in metres, lie on something flat, but for a few."""
+    near, off_m = points, np.zeros(len(points))
+    for _ in range(PLANE_FITS):
+        centre = near.mean(axis=0)
+        off_m = np.abs((points - centre) @ np.linalg.svd(near - centre, full_matrices=False)[2][-1])
+        near = points[off_m <= np.quantile(off_m, FLAT_SHARE)]
+    return bool(np.mean(off_m < FLAT_M) >= FLAT_SHARE)
 
 
 def _knows_direction(estimate: Estimate) -> bool:

@@ -2,6 +2,7 @@
 import dataclasses
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -17,7 +18,16 @@ from pose_bridge.errors import NoEstimateError
 from pose_bridge.estimators.base import Estimate, Problem, Tracks, Witnesses
 from pose_bridge.geometry import rigid, rotations
 from pose_bridge.training.verification_model import SIGN, WRONG_SHARE
-from pose_bridge.verification import extent, gather, judge, one_thing, same_answer, weakest_cut, without_links
+from pose_bridge.verification import (
+    extent,
+    gather,
+    is_flat,
+    judge,
+    one_thing,
+    same_answer,
+    weakest_cut,
+    without_links,
+)
 from pose_bridge.views import Evidence, Prior, Question, Reason, Stage, View
 
 ANGLES_DEG = [0.0, 40.0, 10.0, 30.0]
@@ -89,8 +99,29 @@ def test_how_far_points_reach_does_not_depend_on_the_frame(seed: int, length: fl
     assert extent(length * rigid.transform(T, points)) == pytest.approx(length * extent(points), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("depth_m", "wrong", "flat"), ((0.0, 0, True), (0.02, 8, True), (0.02, 30, False), (0.2, 0, False))
+)
+def test_what_is_flat_must_be_larger_than_a_door(depth_m: float, wrong: int, flat: bool) -> None:
+    rng = np.random.default_rng(0)
+    door = rng.uniform((-0.45, -1.0, -0.5), (0.45, 1.0, 0.5), (200, 3)) * (1.0, 1.0, depth_m / 0.5)
+    door[:wrong, 2] += rng.choice([-1.0, 1.0], wrong)
+    T = rigid.make(rotations.so3_exp(rng.normal(size=3)), np.array([0.0, 0.0, 3.0]))
+    seen = blank_evidence(points=rigid.transform(T, door))
+    question, config = Question(reference=a_view("a"), target=a_view("b")), Config()
+    assert is_flat(seen.points) == flat
+    assert bool(one_thing(seen, 1.0, question, config)) == flat
+    if flat:
+        assert re.search(r"within 1\.\d m and is flat, 2 m are needed", one_thing(seen, 1.0, question, config))
+    assert one_thing(seen, 2.0, question, config) == ""
+    asked = dataclasses.replace(question, min_extent_m=0.5)
+    assert one_thing(seen, 1.0, asked, config) == ""  # who asks for less knows why
+
+
 def test_one_thing_may_have_a_twin_unless_a_prior_leaves_no_room() -> None:
-    seen = blank_evidence(points=np.linspace(0.0, 1.0, 201)[:, None] * np.array([0.0, 0.0, 1.0]))
+    bent = np.linspace(0.0, 1.0, 201)[:, None] * np.array([0.0, 0.0, 1.0])
+    bent[::4, 0], bent[1::4, 1] = 0.2, 0.2
+    seen = blank_evidence(points=bent)
     views = {"reference": a_view("a"), "target": a_view("b")}
     question, config = Question(**views), Config()
     assert "0.7 m" in one_thing(seen, 1.0, question, config)
