@@ -312,8 +312,8 @@ def one_thing(evidence: Evidence, metres: float, question: Question, settings: C
         return ""
     return (
         f"all that ties the two sides lies within {extent_m:.1f} m{' and is flat' if flat else ''}, "
-        f"{needed_m:g} m are needed: another thing like it would look the same; views of more around it would "
-        "help"
+        f"{needed_m:g} m are needed: another thing like it would look the same; views of more around it "
+        "would help"
     )
 
 
