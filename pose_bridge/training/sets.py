@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pose_bridge.training.augment import augmented
+from pose_bridge.training.augment import brightened, perhaps_mirrored
 from pose_bridge.training.footage import Footage
 
 NEIGHBOURS_DEG, EXTREME_DEG = 40.0, (50.0, 110.0)
@@ -68,7 +68,8 @@ class Sets:
         drawn = [self._extreme(rng) if extreme else self._walked(rng, size) for _ in range(count)]
         walks = np.array([walk for walk, _ in drawn])
         chosen = np.array([frames for _, frames in drawn])
-        return augmented(rng, gathered(self.footage, walks, chosen, device))
+        batch = brightened(rng, gathered(self.footage, walks, chosen, device))
+        return perhaps_mirrored(rng, batch)
 
     def _walked(self, rng: np.random.Generator, size: int) -> tuple[int, NDArray[np.intp]]:
         """Frames of which each is turned by at most 40 degrees from the one before."""

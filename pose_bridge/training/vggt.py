@@ -21,7 +21,7 @@ from pose_bridge.estimators.vggt.layers import Attention, Rotation
 from pose_bridge.estimators.vggt.network import REFINEMENTS, Architecture, Vggt
 from pose_bridge.estimators.vggt.weights import FILE
 from pose_bridge.geometry import distances, rigid, rotations
-from pose_bridge.training import augment, footage, losses
+from pose_bridge.training import footage, losses
 from pose_bridge.training.sets import SET_SIZES, Batch, Sets, gathered
 from pose_bridge.training.train import Plan, coarse
 from pose_bridge.training.truth import truth
@@ -198,7 +198,7 @@ class VggtRecipe:
     """
 
     def __init__(self, folder: Path, steps: int, seed: int, *, wide: bool, compiled: bool = False) -> None:
-        self.plan = Plan(steps=steps, seed=seed, cooldown=0.35, orthogonal=4.0)
+        self.plan = Plan(steps=steps, seed=seed, cooldown=0.35)
         self._wide, self._compiled = wide, compiled
         self._sets = Sets(footage.read(folder / "train"), wide=wide)
         self._unseen = Sets(footage.read(folder / "validation"), wide=True)
@@ -211,7 +211,6 @@ class VggtRecipe:
             "rotation": ROTATION,
             "frames": FRAMES_AT_ONCE,
             "sizes": SET_SIZES,
-            "augmented": [augment.GAIN, augment.TINT, augment.ZOOMED_SHARE],
             **self._sets.footage.described(),
         }
 

@@ -103,38 +103,6 @@ def test_a_mirror_shows_a_world_that_can_be(batch: Batch) -> None:
     np.testing.assert_allclose(mirrored.encoding[..., 3:7], turned, atol=1e-4)
 
 
-def test_a_longer_lens_sees_the_middle(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A point of the scene is drawn where its camera has it, and is as far away as it was."""
-    monkeypatch.setattr(augment, "ZOOMED_SHARE", 1.0)
-    monkeypatch.setattr(augment, "LONGEST", 2.0)
-    found = augment.zoomed(np.random.default_rng(0), batch)
-    factors = (found.focals / batch.focals).numpy()
-    assert (factors > 1.2).all()
-    rng, off = np.random.default_rng(1), []
-    for row, factor in enumerate(factors):
-        for column, line in zip(rng.integers(4, 60, 200), rng.integers(4, 44, 200), strict=True):
-            x, y = (int(32 + (column - 31.5) / factor), int(24 + (line - 23.5) / factor))
-            off.append(abs(float(found.depths_m[row, 0, line, column] / batch.depths_m[row, 0, y, x]) - 1.0))
-    assert np.nanquantile(off, 0.9) < 0.05
-    known, plain = truth.truth(found, 8), truth.truth(batch, 8)
-    torch.testing.assert_close(known.encoding[..., 3:7], plain.encoding[..., 3:7])
-    half = torch.tan(plain.encoding[..., 7:] / 2) / torch.from_numpy(factors).float()[:, None, None]
-    torch.testing.assert_close(torch.tan(known.encoding[..., 7:] / 2), half)
-    monkeypatch.setattr(augment, "ZOOMED_SHARE", 0.0)
-    same = augment.zoomed(np.random.default_rng(0), batch)
-    torch.testing.assert_close(same.images, batch.images, rtol=0.0, atol=1e-4)
-    torch.testing.assert_close(same.depths_m, batch.depths_m, equal_nan=True)
-
-
-def test_a_set_has_one_light(batch: Batch) -> None:
-    darker = batch._replace(images=0.5 * batch.images)  # so that nothing is too bright
-    gains = augment.tinted(np.random.default_rng(0), darker).images / darker.images.clamp_min(1e-3)
-    found = gains.flatten(3).median(dim=-1).values  # (sets, frames, colours)
-    torch.testing.assert_close(found, found[:, :1].expand_as(found))
-    assert (found.log2().abs() < augment.TINT).all()
-    assert found[:, 0].std(dim=0).min() > 0.01
-
-
 def test_the_truth_does_not_depend_on_what_the_network_computes_in(batch: Batch) -> None:
     plain = truth.truth(batch, 8)
     with torch.autocast("cpu", torch.bfloat16):
