@@ -25,10 +25,10 @@ unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test lint demo photographs clean photos
+.PHONY: help test lint demo demo-mini photographs clean photos
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 test: $(ROS) $(LEARNED) ## run every test
 	POSE_BRIDGE_TEST_ALL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile \
@@ -42,6 +42,9 @@ lint: $(READY) ## style, types, and which module may import which
 
 demo: $(ROS) ## a kidnapped robot finds itself, over real ROS; look at build/demo
 	$(BIN)/python demo/kidnapped_robot.py
+
+demo-mini: $(LEARNED) ## two views bridged by videos of small models; look at build/demo-mini
+	$(BIN)/python demo/mini.py
 
 photographs: photos $(READY) ## the pose between two photographs, with a figure (PHOTOS=folder)
 	@mkdir -p $(dir $(FIGURE))

@@ -11,7 +11,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["pose_bridge*"]),
-    package_data={"pose_bridge": ["py.typed", "**/*.json"]},
+    package_data={"pose_bridge": ["py.typed", "**/*.json", "**/*.safetensors", "**/*.md"]},
     zip_safe=False,
     install_requires=[
         "matplotlib>=3.6",

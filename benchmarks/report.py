@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one language of all benchmarks: targets with intervals, and one JSON object as the last line."""
+"""The one language of all benchmarks: targets with intervals, and one JSON object as the last line.
+
+A number of which nothing is wanted is reported like a target.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,11 @@ def count(name: str, found: int, total: int, wanted: str) -> dict[str, Any]:
     """How many of a total, with the Clopper-Pearson interval of the rate."""
     row = share(name, found, total, wanted)
     return {**row, "value": found, "met": _met(found, wanted), "interval95_of": "rate"}
+
+
+def known(name: str, measured: dict[str, Any], n: int, wanted: str) -> dict[str, Any]:
+    """A number that came with its interval."""
+    return _target(name, measured["value"], measured["interval95"], n, wanted)
 
 
 def quantile(
@@ -78,14 +86,14 @@ def finish(benchmark: str, seed: int, results: dict[str, Any], targets: list[dic
 
 
 def _target(name: str, value: float, interval: Sequence[float], n: int, wanted: str) -> dict[str, Any]:
-    known = None if np.isnan(value) else round(float(value), 4)
+    shown = None if np.isnan(value) else round(float(value), 4)
     return {
         "name": name,
-        "value": known,
+        "value": shown,
         "interval95": [None if np.isnan(v) else round(float(v), 4) for v in interval],
         "n": n,
-        "wanted": wanted,
-        "met": known is not None and _met(value, wanted),
+        "wanted": wanted or None,
+        "met": shown is not None and _met(value, wanted) if wanted else None,
     }
 
 

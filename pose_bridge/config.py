@@ -297,7 +297,9 @@ class BridgeConfig(_Checked):
 class VggtConfig(_Checked):
     """The network that guesses cameras from pictures, generated ones among them."""
 
-    weights: str = setting("", "folder with its model.safetensors; empty where there is none")
+    weights: str = setting(
+        "", "folder with its model.safetensors, or shipped:NAME; empty where there is none"
+    )
     overlay: str = setting("", "safetensors with parameters that take the place of the network's own")
     gpu: bool = setting(True, "run on a GPU if there is one")
     long_side_px: int = setting(
@@ -318,7 +320,7 @@ class VggtConfig(_Checked):
 class LtxConfig(_Checked):
     """The video model that fills the gap between two views."""
 
-    weights: str = setting("", "folder in diffusers' layout; empty where there is none")
+    weights: str = setting("", "folder in diffusers' layout, or shipped:NAME; empty where there is none")
     gpu: bool = setting(True, "run on a GPU if there is one")
     offload: bool = setting(False, "keep in the main memory what does not run: slower, for small GPUs")
     num_frames: int = setting(25, "of a video, both ends included: 8k + 1", low=9, high=257)

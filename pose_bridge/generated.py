@@ -395,8 +395,9 @@ def agreement(
 
     def ask(video: int, numbers: Sequence[int]) -> Array:
         guesses = guesser.estimate_many([parts[video][number] for number in numbers], control)
-        said[video] += [to_unit(guess.T_reference_camera[target]) for guess in guesses]
-        return np.array(said[video][-len(numbers) :])
+        poses = [to_unit(guess.T_reference_camera[target]) for guess in guesses]
+        said[video] += poses
+        return np.array(poses)
 
     T_pair = to_unit(pair.T_reference_camera[target])
     choice = consensus.race(ask, len(videos), settings.subsets, T_pair, settings.within_deg)

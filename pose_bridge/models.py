@@ -31,6 +31,8 @@ HARMLESS = (".safetensors", ".json", ".txt", ".model", ".md")  # a pickle can ru
 CHUNK = 2**22
 SAMPLES, SAMPLE_BYTES = 64, 2**16  # of a file, by which it is known from others
 FOLDER = "~/.local/share/pose_bridge"
+SHIPPED = "shipped:"  # before the name of weights that come with the package
+SHELF = Path(__file__).with_name("weights")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +66,19 @@ class Profile:
 
     Attributes:
         description: For people.
-        weights: What it needs.
+        weights: What is to be fetched for it.
         settings: By group; what is not named keeps its default.
     """
 
     description: str
     weights: tuple[Weights, ...]
     settings: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def shipped(self) -> tuple[str, ...]:
+        """Names of the weights of its that come with the package."""
+        named = (str(values.get("weights", "")) for values in self.settings.values())
+        return tuple(name.removeprefix(SHIPPED) for name in named if name.startswith(SHIPPED))
 
 
 _VGGT = Weights(
@@ -110,6 +118,20 @@ def _profile(description: str, *weights: Weights) -> Profile:
 
 PROFILES = {
     "real": _profile("real views only: no weights, no GPU; the default"),
+    "mini": Profile(
+        description="hypotheses by small models that come with the package, on any processor: to try it out",
+        weights=(),
+        settings={
+            "vggt": {"weights": f"{SHIPPED}vggt-mini", "long_side_px": 64},
+            "ltx": {
+                "weights": f"{SHIPPED}ltx-mini",
+                "long_side_px": 64,
+                "num_frames": 9,
+                "schedule": "1000 950 900 850 800 750 700 600 500 400 300 200 100",
+                "max_end_difference": 0.6,  # it packs coarsely: dim rooms come back with a third of it
+            },
+        },
+    ),
     "ltx_vggt": _profile(
         "hypotheses by LTX-Video and VGGT, on a large GPU; not for commercial use", _VGGT, _LTX
     ),
@@ -158,7 +180,10 @@ def configured(*settings: Mapping[str, Mapping[str, Any]]) -> Config:
 
 def folder_of(weights: Weights | str) -> Path:
     """Where weights lie, or settings say that they do."""
-    return Path(weights if isinstance(weights, str) else weights.folder).expanduser()
+    named = weights if isinstance(weights, str) else weights.folder
+    if named.startswith(SHIPPED):
+        return SHELF / named.removeprefix(SHIPPED)
+    return Path(named).expanduser()
 
 
 def fingerprint(folders: Iterable[Path]) -> str:
@@ -195,6 +220,8 @@ def check(settings: Config) -> None:
 
 
 def _how_to_get(named: str) -> str:
+    if named.startswith(SHIPPED):
+        return f"the package comes with {', '.join(sorted(folder.name for folder in SHELF.iterdir()))}"
     for name, some in PROFILES.items():
         if any(folder_of(weights) == folder_of(named) for weights in some.weights):
             return f"run: pose_bridge models fetch {name}"

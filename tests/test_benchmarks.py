@@ -12,6 +12,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from pose_bridge.evaluation.benchmark import Row
+from pose_bridge.evaluation.datasets.pairs import Pair
+from pose_bridge.evaluation.methods import Said
+from pose_bridge.geometry import rigid, rotations
+
 ROOT = Path(__file__).resolve().parents[1]
 JOBS = [(0, 3), (0, 1), (0, 2)]
 
@@ -121,3 +126,53 @@ def test_numpy_numbers_can_be_written_as_json(benchmark) -> None:
     report: ModuleType = benchmark("report")
     row = report.statistic("n", [1.0, 2.0], [0, 1], np.mean, "<= 2", 0)
     assert json.loads(json.dumps(row))["met"] is True
+
+
+def bridged(errors_deg: dict[str, float | None], place: int) -> Row:
+    """What methods said of a pair, turned too far by so much; None for those without an answer."""
+    T_true = rigid.make(rotations.so3_exp(np.radians([0.0, 60.0, 0.0])), [1.0, 0.0, 0.0])
+    said = {
+        name: Said(None, why="no answer")
+        if off is None
+        else Said(rigid.make(_turned(off) @ T_true[:3, :3], T_true[:3, 3]))
+        for name, off in errors_deg.items()
+    }
+    house = f"house{place // 2}"
+    pair = Pair(scene=f"walk{place}", reference="0", target="9", place=house, rotation_deg=60.0)
+    return Row(pair=pair, T_reference_target=T_true, said=said)
+
+
+def _turned(deg: float) -> np.ndarray:
+    return rotations.so3_exp(np.radians([0.0, deg, 0.0]))
+
+
+def test_what_videos_gain_is_over_all_pairs(benchmark) -> None:
+    """Half of the error where they answer, nothing where they do not; and pairs of a house come together."""
+    mini: ModuleType = benchmark("mini")
+    rows = [bridged({"pair": 40.0, "d_total": None if place < 8 else 20.0}, place) for place in range(16)]
+    found = mini.gain("gain", rows, ">= 0.15", 0)
+    assert (found["n"], found["value"], found["met"]) == (16, 0.25, True)
+    low, high = found["interval95"]
+    assert low < 0.25 < high
+    assert set(mini.of_places(rows)) == {f"house{number}" for number in range(8)}
+    missing = [bridged({"pair": None, "d_total": None}, place) for place in range(9)] + rows
+    assert mini.median("median", missing, "pair", "<= 40", 0)["value"] == pytest.approx(40.0, abs=1e-3)
+    assert mini.median("median", missing, "d_total", "<= 40", 0)["value"] == 180.0
+
+
+def test_a_command_that_fails_ends_it_in_a_line(
+    benchmark, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    mini: ModuleType = benchmark("mini")
+    with pytest.raises(SystemExit, match=r"pose_bridge pairs ended.*--runs"):
+        mini.run(["pairs", "nothing:here", "-o", str(tmp_path / "pairs.json")])
+    assert "layout:folder" in capfd.readouterr().err
+
+
+def test_what_is_no_number_is_null(benchmark, capsys: pytest.CaptureFixture[str]) -> None:
+    report: ModuleType = benchmark("report")
+    none = report.known("n", {"value": np.nan, "interval95": [np.nan, np.inf]}, 0, "")
+    report.finish("some", 0, {"score": np.inf, "more": [{"share": np.nan}]}, [none])
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert found["results"] == {"score": None, "more": [{"share": None}]}
+    assert (found["targets"][0]["value"], found["targets"][0]["met"]) == (None, None)

@@ -259,10 +259,25 @@ def test_what_is_only_needed_until_prompts_are_embedded(hub: Hub, weights: Weigh
 def test_every_profile_is_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, profile in models.PROFILES.items():
         config = Config.from_dict({group: dict(values) for group, values in profile.settings.items()})
-        assert bool(config.vggt.weights) == bool(profile.weights), name
+        assert bool(config.vggt.weights) == bool(profile.weights or profile.shipped), name
     assert Config.from_dict(dict(models.profile("real").settings)) == Config()
     with pytest.raises(ConfigError, match="ltx_vggt"):
         models.profile("nonsense")
+
+
+def test_what_comes_with_the_package_is_there_and_small() -> None:
+    mini = models.profile("mini")
+    assert mini.shipped == ("vggt-mini", "ltx-mini")
+    models.check(models.configured(mini.settings))
+    files = [path for path in models.SHELF.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 24 * 2**20
+    assert {path.suffix for path in files} == {".safetensors", ".json", ".md"}
+    for folder in models.SHELF.iterdir():
+        card = (folder / "README.md").read_text()
+        for said in ("## Data", "## Command", "## Hours", "## Limits"):
+            assert said in card, folder
+    with pytest.raises(ModelError, match="comes with ltx-mini, vggt-mini"):
+        models.check(Config.from_dict({"vggt": {"weights": "shipped:vggt-1b"}}))
 
 
 def test_missing_weights_name_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ def list_() -> None:
             table.add_column(name)
         for name, profile in models.PROFILES.items():
             table.add_row(name, profile.description, "", "", "", style="bold")
+            for shipped in profile.shipped:
+                table.add_row("", shipped, _megabytes(models.SHELF / shipped), "Apache-2.0", "yes")
             for weights in profile.weights:
                 here = (models.folder_of(weights) / models.RECORD).is_file()
                 gated = " (on request)" if weights.gated else ""
@@ -84,6 +86,10 @@ def verify(name: Name) -> None:
         if wrong:
             typer.echo(f"{wrong} files are not as they should be; run: pose_bridge models fetch {name}")
             raise typer.Exit(ExitCode.ERROR)
+
+
+def _megabytes(folder: Path) -> str:
+    return f"{sum(path.stat().st_size for path in folder.rglob('*') if path.is_file()) / 1e6:.0f} MB"
 
 
 def _embed(folder: Path, keep_text_encoder: bool) -> None:

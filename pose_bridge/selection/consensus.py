@@ -164,6 +164,7 @@ def race(
         behind_deg = choice.d_total_deg - choice.d_total_deg[leader]
         rivals = (asked < count) & (behind_deg <= certainty_sigma * np.hypot(sigma_deg, sigma_deg[leader]))
         rivals &= distances_deg(choice.medoids, choice.T_reference_target) > within_deg
+        rivals[leader] = False  # rounded, it may be a little away from itself
         if rivals.any():
             more(int(np.where(rivals, behind_deg - sigma_deg, np.inf).argmin()))
         elif asked[leader] == count or _settled(known[leader], within_deg):

@@ -100,6 +100,7 @@ class Videos:
         self.asked: list[tuple[int, int]] = []
 
     def __call__(self, video: int, some: Sequence[int]) -> np.ndarray:
+        assert some
         self.asked += [(video, index) for index in some]
         return self.clouds[video][list(some)]
 
@@ -116,10 +117,12 @@ def mixed(seed: int) -> tuple[list[np.ndarray], np.ndarray]:
     return clouds, cloud(rng, T, 15.0, 1)[0]
 
 
-def test_nothing_is_asked_twice_and_the_count_is_right() -> None:
-    clouds, T_pair = mixed(0)
+@pytest.mark.parametrize("within_deg", (1.0, 0.0))
+@pytest.mark.parametrize("seed", range(10))
+def test_nothing_is_asked_twice_and_the_count_is_right(seed: int, within_deg: float) -> None:
+    clouds, T_pair = mixed(seed)
     videos = Videos(clouds)
-    found = consensus.race(videos, 4, 11, T_pair)
+    found = consensus.race(videos, 4, 11, T_pair, within_deg)
     assert len(set(videos.asked)) == len(videos.asked) == found.asked <= 44
 
 
