@@ -207,7 +207,7 @@ class VerificationConfig(_Checked):
     )
     min_flat_extent_m: float = setting(
         2.0,
-        "the same where all of it is flat: posters and doors come in numbers",
+        "what ties the sides reaches this far if it is flat and metres are known: posters, doors have twins",
         low=0.0,
         high=100.0,
     )

@@ -300,10 +300,10 @@ def one_thing(evidence: Evidence, metres: float, question: Question, settings: C
         settings: Of verification, and how far an answer may be from a prior.
     """
     limits, points = settings.verification, metres * evidence.points
-    flat = is_flat(points)
-    needed_m = question.min_extent_m
+    needed_m, flat = question.min_extent_m, False
     if needed_m is None:
-        needed_m = max(limits.min_extent_m, limits.min_flat_extent_m if flat else 0.0)
+        flat = is_flat(points)
+        needed_m = max(limits.min_extent_m, limits.min_flat_extent_m) if flat else limits.min_extent_m
     if question.prior is not None:
         sigma_m = uncertainty.largest_sigma(question.prior.covariance[:3, :3])
         needed_m = min(needed_m, settings.gates.max_prior_sigma * sigma_m)
