@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import cv2
 import numpy as np
@@ -72,7 +72,6 @@ class Room:
     Attributes:
         size_m: Width, depth, height, (3,).
         surfaces: All that can be seen.
-        atlas: Its textures.
         lights: Its lamps.
         pieces_m: Middles of the furniture that stands on the floor, (P, 3).
         free: Where the robot's middle may be, cells of `CELL_M`: rows along y, columns along x. In one piece.
@@ -90,8 +89,13 @@ class Room:
         self.pieces_m = np.array(furnisher.pieces_m).reshape(-1, 3)
         own, shell = _shell(rng, stock, self.size_m, furnisher.taken)
         self.surfaces = Surfaces.join([shell, *furnisher.parts])
-        self.atlas = Atlas([*stock.textures, *own])
+        self._textures = [*stock.textures, *own]
         self.lights = _lights(rng, self.size_m)
+
+    @cached_property
+    def atlas(self) -> Atlas:
+        """The textures of all surfaces, made when somebody looks: not where pairs are only drawn."""
+        return Atlas(self._textures)
 
     def picture(self, T_world_camera: Array, camera: Camera) -> render.Picture:
         """What a perfect camera sees there."""
