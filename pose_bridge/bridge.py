@@ -41,6 +41,7 @@ from pose_bridge.views import (
     Question,
     Reason,
     Require,
+    ScaleSource,
     Stage,
     Status,
     Translation,
@@ -146,13 +147,16 @@ class Bridge:
         asked_deg = question.enough_rotation_sigma_deg
         enough_deg = self._config.bridge.enough_rotation_sigma_deg if asked_deg is None else asked_deg
         best = Answer.rejected(Reason.NO_OVERLAP, "nothing ties the two views together")
+        accepted: list[Answer] = []
         try:
             for answer in self._climb(question, control):
                 log.info("%s: %s %s", answer.stage.name, answer.status.name, answer.reason_text)
-                if best.accepted and answer.accepted and not _agree(best, answer):
-                    best = _contradiction(best, answer)
-                    break
-                if _worth(answer) >= _worth(best):
+                if answer.accepted:
+                    if other := next((one for one in accepted if not _agree(one, answer)), None):
+                        best = _contradiction(other, answer)
+                        break
+                    accepted.append(answer)
+                if _worth(answer) >= _worth(best) or _takes_back(answer, best):
                     best = answer
                     control.better(best)
                 if best.meets(question.require) and np.degrees(best.rotation_sigma_rad) <= enough_deg:
@@ -304,6 +308,11 @@ def _worth(answer: Answer) -> tuple[bool, int, float]:
     if answer.accepted:
         return True, int(answer.translation), -answer.rotation_sigma_rad
     return False, int(answer.translation), float(np.nan_to_num(answer.probability, nan=-1.0))
+
+
+def _takes_back(answer: Answer, best: Answer) -> bool:
+    """Whether a later rung, which sees more, doubts what had no metres to be judged by."""
+    return best.accepted and best.scale_source is ScaleSource.NONE and answer.reason is Reason.AMBIGUOUS
 
 
 def _open(best: Answer) -> bool:

@@ -495,6 +495,25 @@ def test_two_good_answers_that_differ_are_none(walk: Walk, good: Answer) -> None
     assert answer.reason is Reason.INCONSISTENT
 
 
+def test_an_answer_without_metres_falls_to_a_later_doubt(walk: Walk, good: Answer) -> None:
+    """Two views of a bookcase are told from those of its twin by nothing; with metres it is one thing."""
+    rough, fine, other = (with_sigma(good, 0.6), with_sigma(good, 0.1), with_sigma(good, 0.1, turned_deg=8.0))
+    twin = Answer.rejected(Reason.AMBIGUOUS, "all that ties them lies within 0.6 m", probability=0.9)
+    nothing = Answer.rejected(Reason.NO_OVERLAP, "nothing")
+    metric = dataclasses.replace(rough, scale_source=ScaleSource.ODOMETRY)
+    for answers, reason in [
+        ((rough, twin), Reason.AMBIGUOUS),
+        ((rough, twin, nothing), Reason.AMBIGUOUS),
+        ((rough, twin, fine), Reason.NONE),  # more ties them than that thing
+        ((rough, twin, other), Reason.INCONSISTENT),  # what was taken back still counts against others
+        ((twin, rough), Reason.NONE),
+        ((metric, twin), Reason.NONE),  # that one was judged by its size
+    ]:
+        answer = Rungs(*answers).answer(walk.question(*GOOD))
+        assert answer.reason is reason
+        assert answer.accepted == (reason is Reason.NONE)
+
+
 # --- never a pose
 
 
