@@ -200,7 +200,7 @@ class VerificationConfig(_Checked):
     min_probability: float = setting(0.8, "answers below this probability are rejected", low=0.0, high=1.0)
     min_tracks: int = setting(20, "tracks across the weakest cut; fewer are a weak bridge", low=6, high=10000)
     min_extent_m: float = setting(
-        1.0,
+        1.2,
         "what ties the sides reaches this far, where metres are known: less may be one thing that has a twin",
         low=0.0,
         high=100.0,

@@ -124,7 +124,7 @@ def test_one_thing_may_have_a_twin_unless_a_prior_leaves_no_room() -> None:
     views = {"reference": a_view("a"), "target": a_view("b")}
     question, config = Question(**views), Config()
     assert "0.7 m" in one_thing(seen, 1.0, question, config)
-    assert one_thing(seen, 1.6, question, config) == ""  # in metres it is larger
+    assert one_thing(seen, 1.8, question, config) == ""  # in metres it is larger
     assert one_thing(seen, 1.0, Question(**views, min_extent_m=0.6), config) == ""
     assert one_thing(seen, 1e-3, Question(**views, min_extent_m=0.0), config) == ""
     for sigma_m, doubted in ((0.15, False), (0.25, True)):
