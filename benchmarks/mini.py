@@ -5,7 +5,7 @@
 
 Five evaluations by `pose_bridge evaluate`, each in a folder of its own below --runs, which say more than is
 printed here and go on where they were stopped. Answers of another commit or seed lie in other folders; those
-that were published (docs/results.md) are kept in benchmarks/answers/ and are unpacked when they are asked for:
+that were published (docs/results.md) are kept in benchmarks/answers and unpacked when they are asked for:
 
 neighbours   pairs of 0 to 30 degrees, by vggt-mini
 extreme      pairs of 50 to 90 degrees: the two views, true views between, and videos by ltx-mini
