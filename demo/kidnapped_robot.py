@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from pose_bridge.config import Config
 from pose_bridge.errors import ErrorCode
 from pose_bridge.geometry import uncertainty
 from pose_bridge.keyframes import store
@@ -72,6 +73,7 @@ class Demo:
             "use_sim_time": True,
             "image.reliability": "reliable",
             "image.patience_s": SPEED,  # by the simulator's clock: a second by the wall's
+            "goals.max_result_age_s": SPEED * Config().goals.max_result_age_s,  # likewise
             "map.directory": self.asked.out,
             "worker.threads": os.cpu_count() or 1,
             "extrinsics.known": True,

@@ -96,19 +96,27 @@ def test_a_view_that_is_tied_to_nothing_is_left_out(asked: Problem) -> None:
     assert not (left.tracks.view == 3).any()
 
 
-@pytest.mark.parametrize("name", ["238", "403", "451"])
-def test_a_scene_that_could_be_its_reflection(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seen from narrow angles first, these turn inside out in depth, with every track right."""
+REFLECTIONS = ("238", "403", "451")
+
+
+def reflected_deg(name: str) -> float:
+    """By how much the target of a scene that could be its reflection is turned wrong."""
     asked, T_reference_target = stored(Path(__file__).with_name("reflections.npz"), name)
+    R = estimated(asked).T_reference_target[:3, :3]
+    return distances.rotation_error_deg(R, T_reference_target[:3, :3])
 
-    def error_deg() -> float:
-        R = estimated(asked).T_reference_target[:3, :3]
-        return distances.rotation_error_deg(R, T_reference_target[:3, :3])
 
-    assert error_deg() < 1.0
+@pytest.mark.parametrize("name", REFLECTIONS)
+def test_a_scene_that_could_be_its_reflection(name: str) -> None:
+    """Seen from narrow angles first, these turn inside out in depth, with every track right."""
+    assert reflected_deg(name) < 1.0
+
+
+def test_nothing_else_keeps_scenes_from_their_reflections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of them turn inside out depends on the processor's rounding."""
     monkeypatch.setattr(sfm, "_sure", lambda start: True)  # whatever the best start, none other is tried,
     monkeypatch.setattr(sfm, "inside_out", nobody)  # nor the other way round
-    assert error_deg() > 5.0
+    assert max(map(reflected_deg, REFLECTIONS)) > 5.0
 
 
 def nobody(*args: object) -> None:
