@@ -10,8 +10,8 @@ that were published (docs/results.md) are kept in benchmarks/answers and unpacke
 neighbours   pairs of 0 to 30 degrees, by vggt-mini
 extreme      pairs of 50 to 90 degrees: the two views, true views between, and videos by ltx-mini
 extreme-wide the same with vggt-mini-wide
-promoted     pairs of 50 to 90 degrees with views and odometry around either end, so many that attempts from
-             other views may agree, and of two places: what comes of hypotheses
+promoted     pairs of 50 to 90 degrees with views and odometry around either end, so many that guesses from
+             other views may agree, and of two places: what comes of hypotheses, given all the time they take
 places       the bridge with real views only, without models, and pairs whose target is in another room of the
              house
 """
@@ -38,6 +38,7 @@ from pose_bridge.geometry.arrays import Array
 
 VIDEOS = "pair,true-frames,generated-average,d_med,d_total,oracle"
 DATASET = "simulator:test"
+ANSWERS = Path(__file__).parent / "answers"
 HALF_TURN = 180.0
 COLUMNS = ("answered", "right", "mean rotation error", "median rotation error", "AUC30")
 
@@ -74,7 +75,7 @@ EVALUATIONS = {
     "promoted": Evaluation(
         methods="generated",
         drawn=(*FAR, "--context", "8"),
-        pairs=(4, 100),
+        pairs=(4, 300),
         elsewhere=(4, 200),
         more=("--odometry",),
     ),
@@ -178,16 +179,22 @@ def main() -> None:
     )
     args = parser.parse_args()
     folder = args.runs / f"{'full' if args.full else 'sample'}-{args.answers}-{args.seed}"
-    kept = Path(__file__).parent / "answers" / f"mini-{folder.name}.tar.xz"
+    kept = ANSWERS / f"mini-{folder.name}.tar.xz"
+    if args.answers != report.commit() and not kept.exists() and not folder.exists():
+        parser.error(f"no answers of {args.answers}: neither {kept} nor {folder} exists")
     if kept.exists() and not folder.exists():
-        shutil.unpack_archive(kept, folder)
+        part = folder.with_name(f"{folder.name}.part")
+        shutil.unpack_archive(kept, part)
+        part.rename(folder)  # whole or not at all
     folder.mkdir(parents=True, exist_ok=True)
     rows = {}
     for number, name in enumerate(EVALUATIONS):
         report.progress(number, len(EVALUATIONS), name)
         rows[name] = rows_of(name, folder, args)
     report.progress(len(EVALUATIONS), len(EVALUATIONS), "")
-    found = {name: summary(some, EVALUATIONS[name].methods.split(",")) for name, some in rows.items()}
+    found = {
+        name: summary(some, EVALUATIONS[name].methods.split(","), args.seed) for name, some in rows.items()
+    }
     strangers = found["places"]["other_places"]["context"]
     report.finish(
         "mini",

@@ -96,8 +96,14 @@ def bridged(
     """Bridge two views of a walk.
 
     Raises:
-        NoEstimateError: There is nothing to draw: no video is without a fault, or the network has no answer.
+        NoEstimateError: There is nothing to draw: no video is without a fault, or the network has no answer,
+            or both views were taken in one place.
     """
+    T_true = scene.T_reference_target(*names)
+    if not distances.has_direction(T_true[:3, 3]):
+        raise NoEstimateError(
+            "both views were taken in one place, where videos have no way to go; name others"
+        )
     reference, target = (scene.frame(name).view() for name in names)
     question = Question(reference=reference, target=target, allow_hypothesis=True)
     control = Control(on_progress=lambda text: console.print(f"[dim]{text}[/]"))
@@ -122,7 +128,7 @@ def bridged(
     return Bridged(
         question=question,
         true_views=[scene.frames[index].view() for index in between],
-        T_true=scene.T_reference_target(*names),
+        T_true=T_true,
         videos=videos,
         poses=poses,
         T_pair=T_pair,

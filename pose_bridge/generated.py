@@ -142,6 +142,8 @@ class GeneratedRung:
             log.info("guess %d of %d: %s", number + 1, len(parts), answers[-1].reason_text)
             if found := self._agreed(question, parts, answers):
                 return found
+            if self._decided(question, parts, answers):
+                break
         return self._one_of(question, parts, answers)
 
     def _one_of(self, question: Question, parts: Sequence[Question], answers: Sequence[Answer]) -> Answer:
@@ -187,6 +189,17 @@ class GeneratedRung:
         if found := self._conflict(question, T, covariance, Translation.METRIC):
             return Answer.rejected(*found, stage=self.stage)
         return answer
+
+    def _decided(self, question: Question, parts: Sequence[Question], answers: Sequence[Answer]) -> bool:
+        """Whether the guesses that are left can no longer agree, and what was asked for is there without."""
+        left = len(parts) - len(answers)
+        if not left:
+            return True
+        guesses = self._moved(question, parts, answers)
+        if question.allow_hypothesis and not guesses and answers[0].status is not Status.HYPOTHESIS:
+            return False
+        agreeing = len(self._largest_group(question, guesses, len(answers)).guesses) if guesses else 0
+        return agreeing + left < self._config.generated.agreeing
 
     @staticmethod
     def _moved(question: Question, parts: Sequence[Question], answers: Sequence[Answer]) -> list[Answer]:

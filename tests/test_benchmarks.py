@@ -6,12 +6,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import shutil
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
+from pose_bridge.evaluation import intervals
 from pose_bridge.evaluation.benchmark import Row
 from pose_bridge.evaluation.datasets.pairs import Pair
 from pose_bridge.evaluation.methods import Said
@@ -158,6 +160,79 @@ def test_what_videos_gain_is_over_all_pairs(benchmark) -> None:
     missing = [bridged({"pair": None, "d_total": None}, place) for place in range(9)] + rows
     assert mini.median("median", missing, "pair", "<= 40", 0)["value"] == pytest.approx(40.0, abs=1e-3)
     assert mini.median("median", missing, "d_total", "<= 40", 0)["value"] == 180.0
+
+
+def stranger(accepted: bool, place: int) -> Row:
+    house = f"house{place}"
+    pair = Pair(scene=f"{house}/room0", reference="0", target="1", place=house, target_scene=f"{house}/room1")
+    said = Said(
+        np.eye(4) if accepted else None, score=0.9 if accepted else None, why="" if accepted else "NO"
+    )
+    return Row(pair=pair, T_reference_target=None, said={"context": said, "generated": said})
+
+
+@pytest.fixture
+def mini(benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The benchmark, with answers at once: one of 20 targets of other places is taken for this."""
+    module: ModuleType = benchmark("mini")
+    names = ("context", "generated", *module.VIDEOS.split(","))
+
+    def rows_of(name: str, folder: Path, args: argparse.Namespace) -> list[Row]:
+        off_deg = dict.fromkeys(names, 2.0) | {"pair": 40.0 if name.startswith("extreme") else 2.0}
+        own = [bridged(off_deg, place) for place in range(16)]
+        return [*own, *(stranger(place == 3, place) for place in range(20))]
+
+    monkeypatch.setattr(module, "rows_of", rows_of)
+    monkeypatch.setattr(intervals, "DRAWS", 20)  # of which there are thousands otherwise
+    monkeypatch.setattr(module, "ANSWERS", tmp_path / "answers")
+    return module
+
+
+def told(mini: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
+    monkeypatch.setattr("sys.argv", ["mini.py", "--runs", str(tmp_path / "runs"), *more])
+    mini.main()
+
+
+def test_targets_of_the_small_models(
+    mini: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told(mini, tmp_path, monkeypatch)
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    targets = {target["name"]: (target["value"], target["n"], target["met"]) for target in found["targets"]}
+    assert targets == {
+        "neighbours_median_rotation_deg": (2.0, 16, True),
+        "true_frames_median_rotation_deg": (2.0, 16, True),
+        "generated_rotation_gain": (0.95, 16, True),
+        "generated_rotation_gain_wide": (0.95, 16, None),
+        "false_accepts": (0.05, 20, False),
+        "recall_at_default": (1.0, 16, None),
+    }
+    table = found["results"]["extreme"]
+    assert list(table) == mini.VIDEOS.split(",")
+    assert table["oracle"]["less the pair"]["mean rotation error"]["value"] == pytest.approx(-38.0)
+
+
+def test_answers_that_are_kept_are_unpacked_whole_or_not_at_all(
+    mini: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        told(mini, tmp_path, monkeypatch, "--full", "--answers", "abc")
+    assert "no answers of abc" in capsys.readouterr().err
+    (tmp_path / "folder" / "places").mkdir(parents=True)
+    (tmp_path / "folder" / "places" / "answers-0.jsonl").write_text("precious")
+    shutil.make_archive(str(tmp_path / "answers" / "mini-full-abc-0"), "xztar", tmp_path / "folder")
+    half = tmp_path / "runs" / "full-abc-0.part"
+    half.mkdir(parents=True)  # left by one that was killed
+    told(mini, tmp_path, monkeypatch, "--full", "--answers", "abc")
+    assert not half.exists()
+    kept = tmp_path / "runs" / "full-abc-0" / "places" / "answers-0.jsonl"
+    assert kept.read_text() == "precious"
+    kept.write_text("more")
+    told(mini, tmp_path, monkeypatch, "--full", "--answers", "abc")
+    assert kept.read_text() == "more"
 
 
 def test_a_command_that_fails_ends_it_in_a_line(

@@ -463,10 +463,29 @@ def by_target(*off_deg: float) -> Callable[[Sequence[View]], float]:
 def test_guesses_that_do_not_agree_are_none() -> None:
     scattered = by_target(0.0, 50.0, 100.0, 150.0)
     answer = rung(oracle=Oracle(scattered)).answer(crowd(allow_hypothesis=False), Control())
-    assert_none(answer, Reason.WEAK_BRIDGE, "1 of 4 guesses from different real views agree")
-    answer = rung(oracle=Oracle(by_target(0.0, 50.0, 100.0, 150.0))).answer(crowd(), Control())
+    assert_none(answer, Reason.WEAK_BRIDGE, "1 of 3 guesses from different real views agree")
+    oracle = Oracle(by_target(0.0, 50.0, 100.0, 150.0))
+    answer = rung(oracle=oracle).answer(crowd(), Control())
     assert answer.status is Status.HYPOTHESIS
     assert answer.agreeing == 0
+    assert_disjoint(oracle, 3)  # the fourth could not have made three
+
+
+def test_guesses_go_on_where_one_is_wanted_and_none_came_yet() -> None:
+    class Blind(Film):
+        def video(self, reference: View, target: View, take: Take, control: Control) -> Video:
+            if len(oracle.sets) <= 3:  # each guess begins with the two views
+                return Video((), "blank")
+            return super().video(reference, target, take, control)
+
+    oracle = Oracle()
+    answer = rung(Blind(), oracle=oracle).answer(crowd(), Control())
+    assert answer.status is Status.HYPOTHESIS
+    assert_disjoint(oracle, 4)
+    oracle = Oracle()
+    refused = rung(Blind(), oracle=oracle).answer(crowd(allow_hypothesis=False), Control())
+    assert refused.reason is Reason.WEAK_BRIDGE
+    assert_disjoint(oracle, 2)
 
 
 def test_three_of_four_are_enough_if_probability_allows() -> None:

@@ -42,7 +42,11 @@ def evaluate(
     profile: settings.Profile = "real",
     budget: Annotated[
         float | None,
-        typer.Option(metavar="S", help="Seconds a question to the bridge may take.", show_default="setting"),
+        typer.Option(
+            metavar="S",
+            help="Seconds for an answer of direct or context; models take what they need.",
+            show_default="setting",
+        ),
     ] = None,
     odometry: Annotated[
         bool,

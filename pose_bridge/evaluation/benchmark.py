@@ -114,11 +114,15 @@ def begin(folder: Path, run: Run) -> None:
     """Open a folder for a run, or go on with it.
 
     Raises:
-        BadInputError: Something else was asked in it, or it cannot be written to.
+        BadInputError: Something else was asked in it, or nobody knows what, or it cannot be written to.
     """
     path, mine = folder / RUN, dataclasses.asdict(run)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists() and any(folder.glob("answers-*.jsonl")):
+            raise BadInputError(
+                f"{folder} holds answers, but no {RUN} that says to what; choose another --out"
+            )
         with path.open("x") as file:
             json.dump(mine, file, indent=1)
     except FileExistsError:
@@ -263,7 +267,7 @@ def _kept_run(path: Path) -> dict[str, Any]:
     try:
         kept: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise BadInputError(f"{path}: {error}; remove it, or choose another --out") from error
+        raise BadInputError(f"{path}: {error}; choose another --out") from error
     return kept
 
 

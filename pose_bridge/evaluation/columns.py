@@ -59,6 +59,11 @@ def of_two_places(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.T_reference_target is None]
 
 
+def asked(rows: Sequence[Row], name: str) -> list[Row]:
+    """Return the rows that a method has said something about: not all can say that two places are two."""
+    return [row for row in rows if name in row.said]
+
+
 def column(rows: Sequence[Row], name: str) -> Column:
     """Collect what a method said of pairs of one place."""
     estimated = [row.estimated(name) for row in rows]

@@ -14,7 +14,7 @@ import numpy as np
 from pose_bridge.errors import BadInputError
 from pose_bridge.evaluation import decisions
 from pose_bridge.evaluation.benchmark import Row
-from pose_bridge.evaluation.columns import Column, errors_of, of_one_place, of_two_places
+from pose_bridge.evaluation.columns import Column, asked, errors_of, of_one_place, of_two_places
 from pose_bridge.evaluation.datasets.base import Dataset
 from pose_bridge.evaluation.verdicts import rankable, ranking
 
@@ -44,7 +44,11 @@ def draw(
         folder: Into which.
     """
     pairs, strangers = of_one_place(rows), of_two_places(rows)
-    ranked = {one.name: ranking(rankable(one, strangers)) for one in columns if one.scores is not None}
+    ranked = {
+        one.name: ranking(rankable(one, asked(strangers, one.name)))
+        for one in columns
+        if one.scores is not None
+    }
     plots: dict[str, tuple[str, Callable[[Axes], None]]] = {
         "errors.png": ("Share of the pairs within an error", partial(_draw_errors, columns)),
         "bins.png": (

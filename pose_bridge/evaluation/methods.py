@@ -27,13 +27,14 @@ from pose_bridge import corroboration, generated
 from pose_bridge.bridge import Bridge
 from pose_bridge.config import Config
 from pose_bridge.control import Control
-from pose_bridge.errors import BadInputError, BudgetSpentError, ConfigError, NoEstimateError, OutOfMemoryError
+from pose_bridge.errors import BadInputError, ConfigError, NoEstimateError, OutOfMemoryError
 from pose_bridge.estimators.base import Array
 from pose_bridge.evaluation import metrics
 from pose_bridge.evaluation.datasets.base import Scene
 from pose_bridge.evaluation.datasets.pairs import Pair
 from pose_bridge.generated import GeneratedRung, Models
 from pose_bridge.generators import base as generators
+from pose_bridge.geometry import distances
 from pose_bridge.geometry.cameras import Camera
 from pose_bridge.selection import consensus
 from pose_bridge.views import Answer, Question, Require, Stage, Status, Translation, View
@@ -191,11 +192,7 @@ class Panel:
         assert models is not None
         attempts = len(corroboration.split(question, settings, self._config.keyframes))
         promotable = attempts >= settings.agreeing
-        control.start(self._config.bridge.budget_s)
-        try:
-            answer = GeneratedRung(self._config, lambda _: models).answer(question, control)
-        except BudgetSpentError as error:
-            return Said(None, why=str(error), seconds=control.elapsed_s, promotable=promotable)
+        answer = GeneratedRung(self._config, lambda _: models).answer(question, control)
         return replace(_of_answer(replace(answer, elapsed_s=control.elapsed_s)), promotable=promotable)
 
     def _by_network(self, asked: Asked, name: str) -> Said:
@@ -236,7 +233,7 @@ class Panel:
             return dict.fromkeys(VIDEOS, Said(None, why=str(error), seconds=seconds))
         choice, everything = consensus.choose(poses, T_pair), np.concatenate(poses)
         steady = int(choice.d_med_deg.argmin())
-        nearest = int(consensus.distances_deg(everything, T_true).argmin()) if T_true[:3, 3].any() else 0
+        nearest = int(_off_deg(everything, T_true).argmin())
         chosen: dict[str, tuple[Array, float | None]] = {
             "generated-average": (consensus.average(everything), None),
             "d_med": (choice.medoids[steady], -float(choice.d_med_deg[steady])),
@@ -245,6 +242,13 @@ class Panel:
         }
         seconds = time.monotonic() - start_s
         return {name: Said(T, score=score, seconds=seconds) for name, (T, score) in chosen.items()}
+
+
+def _off_deg(poses: Array, T_true: Array) -> Array:
+    """How far poses (N, 4, 4) are off: rotation and direction together, or rotation where there is none."""
+    if distances.has_direction(T_true[:3, 3]):
+        return consensus.distances_deg(poses, T_true)
+    return np.array([distances.rotation_error_deg(T[:3, :3], T_true[:3, :3]) for T in poses])
 
 
 def _drawn(said: Said, T_true: Array | None, camera: Camera) -> Said:

@@ -81,7 +81,7 @@ def pose_errors(estimated: Sequence[Estimated | None], T_reference_target: Seque
             continue
         T, T_true = rigid.rigid(one.T_reference_target), rigid.rigid(truth)
         row[0] = distances.rotation_error_deg(T[:3, :3], T_true[:3, :3])
-        if one.directed and T_true[:3, 3].any():
+        if one.directed and distances.has_direction(T_true[:3, 3]):
             row[1] = distances.translation_error_deg(T[:3, 3], T_true[:3, 3])
             back, true_back = rigid.inverse(T)[:3, 3], rigid.inverse(T_true)[:3, 3]
             row[2] = distances.translation_error_unsigned_deg(back, true_back)

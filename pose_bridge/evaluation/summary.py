@@ -14,7 +14,15 @@ import numpy as np
 from pose_bridge.errors import BadInputError
 from pose_bridge.evaluation import intervals, metrics, verdicts
 from pose_bridge.evaluation.benchmark import Row
-from pose_bridge.evaluation.columns import Column, column, errors_of, groups, of_one_place, of_two_places
+from pose_bridge.evaluation.columns import (
+    Column,
+    asked,
+    column,
+    errors_of,
+    groups,
+    of_one_place,
+    of_two_places,
+)
 from pose_bridge.evaluation.methods import BRIDGE
 from pose_bridge.evaluation.verdicts import DRAWN, PLACED
 from pose_bridge.geometry.arrays import Array, Mask
@@ -33,8 +41,11 @@ STATISTICS: dict[str, Statistic] = {
     "R@5": lambda e: metrics.share_within(e[:, 0], 5.0),
     "R@15": lambda e: metrics.share_within(e[:, 0], 15.0),
     "R@30": lambda e: metrics.share_within(e[:, 0], 30.0),
+    "T@5": lambda e: metrics.share_within(e[:, 1], 5.0),
     "T@15": lambda e: metrics.share_within(e[:, 1], 15.0),
+    "T@30": lambda e: metrics.share_within(e[:, 1], 30.0),
     "AUC30": lambda e: metrics.auc_joint(e[:, 0], e[:, 1]),
+    "AUC30 smaller": lambda e: metrics.auc_smaller(e[:, 0], e[:, 1]),
     "as in papers: mean direction error": lambda e: mean(e[:, 2]),
     "as in papers: T@15": lambda e: metrics.share_within(e[:, 2], 15.0),
     "as in papers: AUC30 joint": lambda e: metrics.auc_joint(e[:, 0], e[:, 2]),
@@ -83,9 +94,10 @@ def summary(rows: Sequence[Row], methods: Sequence[str], seed: int = 0) -> dict[
         "by_gap_deg": _by_gap(rows, columns),
         "by_kind": _by_kind(rows, columns),
         "decisions": {
-            one.name: verdicts.decided(one, strangers, [*own, *others], seed)
+            one.name: verdicts.decided(one, some, [*own, *map(group, some)], seed)
             for one in columns
             if one.scores is not None
+            for some in [asked(strangers, one.name)]
         },
         "other_places": {
             one.name: verdicts.other_places(one, strangers, own, others, seed)

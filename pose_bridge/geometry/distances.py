@@ -15,6 +15,8 @@ CORRECT_ROTATION_DEG = 5.0
 CORRECT_DIRECTION_DEG = 15.0
 CORRECT_M, CORRECT_SHARE = 0.1, 0.1  # of a place; the share is of the baseline
 
+ROUNDED = 1e-9  # of a translation, in whatever unit: shorter ones are none
+
 
 def rotation_error_deg(R_a: ArrayLike, R_b: ArrayLike) -> float:
     """Return the angle of the rotation between two rotations, 0 to 180 degrees.
@@ -24,6 +26,11 @@ def rotation_error_deg(R_a: ArrayLike, R_b: ArrayLike) -> float:
     """
     between = rotations.nearest_rotation(rotations.rotation(R_a).T @ rotations.rotation(R_b))
     return float(np.degrees(rotations.rotation_angle_rad(between)))
+
+
+def has_direction(t: ArrayLike) -> bool:
+    """Return whether a translation (3,) is longer than what rounding leaves of none."""
+    return bool(np.linalg.norm(np.asarray(t, np.float64)) > ROUNDED)
 
 
 def translation_error_deg(t_a: ArrayLike, t_b: ArrayLike) -> float:
@@ -72,7 +79,7 @@ def correct(T: ArrayLike, T_true: ArrayLike, *, directed: bool, metric: bool) ->
     if metric:
         reach_m = max(CORRECT_M, CORRECT_SHARE * float(np.linalg.norm(truth[:3, 3])))
         return float(np.linalg.norm(answer[:3, 3] - truth[:3, 3])) <= reach_m
-    if not directed or not (answer[:3, 3].any() and truth[:3, 3].any()):
+    if not directed or not (has_direction(answer[:3, 3]) and has_direction(truth[:3, 3])):
         return not directed
     return translation_error_deg(answer[:3, 3], truth[:3, 3]) <= CORRECT_DIRECTION_DEG
 

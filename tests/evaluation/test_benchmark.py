@@ -208,6 +208,17 @@ def test_a_folder_holds_answers_to_one_thing(change: dict, name: str, tmp_path: 
         benchmark.begin(tmp_path, dataclasses.replace(RUN, **change))
 
 
+def test_answers_to_nobody_knows_what_are_left_alone(tmp_path: Path) -> None:
+    asked(tmp_path, Told())
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(BadInputError, match=r"no run\.json"):
+        benchmark.begin(tmp_path, RUN)
+    assert not (tmp_path / "run.json").exists()
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(BadInputError, match="choose another --out"):
+        benchmark.begin(tmp_path, RUN)
+
+
 def test_settings_and_pairs_make_another_run() -> None:
     fewer = dataclasses.replace(PAIRS, pairs=PAIRS.pairs[1:])
     assert Run.of("walks:here", fewer, METHODS, Config(), 0).pairs != RUN.pairs
@@ -322,6 +333,29 @@ def test_targets_of_other_places(rows: list[Row], tmp_path: Path) -> None:
     assert "## Targets of other places" in page
     with pytest.raises(BadInputError, match="nothing to report"):
         summary(strangers, METHODS)
+
+
+def test_who_was_not_asked_about_two_places_is_not_judged_by_them(rows: list[Row], tmp_path: Path) -> None:
+    """A rule for videos has no way to say no."""
+    scored = [
+        dataclasses.replace(row, said={**row.said, "d_total": Said(row.T_reference_target, score=-1.0)})
+        for row in rows
+    ]
+    with_strangers = summary([*of_two_places(tmp_path), *scored], (*METHODS, "d_total"))
+    decided = with_strangers["decisions"]["d_total"]
+    assert decided == summary(scored, (*METHODS, "d_total"))["decisions"]["d_total"]
+    assert (decided["accepted"], decided["coverage"]) == (60, 1.0)
+
+
+def test_the_edges_of_bins(rows: list[Row]) -> None:
+    angles = [0.0, 29.9, 30.0, 50.0, 64.9, 65.0, 90.0, 180.0]
+    some = [
+        dataclasses.replace(row, pair=dataclasses.replace(row.pair, rotation_deg=angle))
+        for row, angle in zip(rows, angles, strict=False)
+    ]
+    found = summary(some, METHODS)["by_rotation_deg"]
+    pairs = {name: of_bin["pairs"] for name, of_bin in found.items()}
+    assert pairs == {"0-30": 2, "30-50": 1, "50-65": 2, "65-90": 1, "90-180": 2}
 
 
 def test_a_rate_of_a_thousandth_takes_a_thousand(

@@ -13,7 +13,7 @@ import torch
 from pose_bridge.config import VggtConfig
 from pose_bridge.control import Control
 from pose_bridge.estimators.vggt.estimator import VggtEstimator
-from pose_bridge.geometry import rigid, rotations
+from pose_bridge.geometry import distances, rigid, rotations
 from pose_bridge.geometry.cameras import Camera
 from pose_bridge.training import augment, footage, truth, vggt
 from pose_bridge.training import sets as sets_of
@@ -147,7 +147,7 @@ def test_asking_it_keeps_nothing(batch: Batch) -> None:
     assert not taught._looks
 
 
-def test_sets_overlap_and_pairs_are_wide_only_where_asked(sets: Sets) -> None:
+def test_sets_overlap(sets: Sets) -> None:
     rng = np.random.default_rng(0)
     for size in (2, 3, 5, 8):
         for _ in range(20):
@@ -155,9 +155,17 @@ def test_sets_overlap_and_pairs_are_wide_only_where_asked(sets: Sets) -> None:
             assert len(set(frames.tolist())) == size
             ordered = np.sort(frames)
             assert sets.turns_deg[walk][ordered[:-1], ordered[1:]].max() <= sets_of.NEIGHBOURS_DEG
-    for _ in range(20):
-        walk, (first, last) = sets._extreme(rng)
-        assert 50.0 <= sets.turns_deg[walk][first, last] <= 110.0
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_pairs_are_wide_only_where_asked(wide: bool, sets: Sets) -> None:
+    drawing, rng = Sets(sets.footage, wide=wide), np.random.default_rng(0)
+    batches = [drawing.batch(rng, 2, CPU).T_world_camera.numpy() for _ in range(200)]
+    pairs = np.concatenate([T for T in batches if T.shape[1] == 2])
+    turns = np.array([distances.rotation_error_deg(a[:3, :3], b[:3, :3]) for a, b in pairs])
+    across = turns > 40.01
+    assert 0.3 < across.mean() < 0.7 if wide else not across.any()
+    assert ((turns[across] > 49.9) & (turns[across] < 110.1)).all()
 
 
 def test_the_seed_draws(sets: Sets) -> None:

@@ -34,7 +34,7 @@ REDUCED = ("images", "images_2", "images_4", "images_8")
 NAVI_MM = 1e-3
 STRETCH = 0.01  # by which pictures may be other than the calibration's in shape
 OFF_CENTRE = 0.1  # of the width; a principal point farther from the middle is of other pixels
-_RADIAL = ("k1", "k2", "p1", "p2")
+_RADIAL = ("k1", "k2", "p1", "p2", "k3")
 LENSES = {
     "OPENCV": ("plumb_bob", _RADIAL),
     "PINHOLE": ("plumb_bob", _RADIAL),
@@ -116,8 +116,13 @@ class Nerfstudio(Layout):
             middle = np.array([entry["cx"], entry["cy"]]) * share
             model, names = LENSES[entry.get("camera_model", "OPENCV")]
             lens = [float(entry.get(key, 0.0)) for key in names]
+            unknown = [key for key in ("k4", "k5", "k6") if key not in names and float(entry.get(key, 0.0))]
         except (KeyError, TypeError, ValueError) as error:
             raise BadInputError(f"{path}: a frame lacks, misspells or does not know {error}") from error
+        if unknown:
+            raise BadInputError(
+                f"{path}: {file} has a lens with {', '.join(unknown)}; undistort the pictures"
+            )
         if abs(share[0] / share[1] - 1.0) > STRETCH:
             raise BadInputError(
                 f"{picture} is {size[0]}x{size[1]}, its calibration for {entry['w']}x{entry['h']}: cropped, "
@@ -169,7 +174,7 @@ class Cambridge(Layout):
     def scene(self, name: str) -> Scene:
         """See `Dataset`. Training and test photographs together, by sequence."""
         folder = self._root / name
-        focals_px = {_stem(words[0]): float(words[1]) for words in self._nvm(folder)}
+        focals_px = self._focals_px(folder / "reconstruction.nvm")
         frames = []
         for path in sorted(folder.glob("dataset_*.txt")):
             for file, *written in rows(path, 8):
@@ -189,13 +194,17 @@ class Cambridge(Layout):
         return Scene(name, sorted(frames, key=lambda frame: frame.name), metric=True)
 
     @staticmethod
-    def _nvm(folder: Path) -> Iterator[list[str]]:
-        """Lines of the cameras: file, focal length, quaternion, place, distortion, 0."""
-        path = folder / "reconstruction.nvm"
-        for words in rows(path, 11):
-            if Path(words[0]).suffix.lower() not in PICTURES:
-                return  # points follow
-            yield words
+    def _focals_px(path: Path) -> dict[str, float]:
+        """Of each photograph; lines are file, focal length, quaternion, place, distortion, 0; points follow."""
+        found = {}
+        for file, focal_px, *_ in rows(path, 11):
+            if Path(file).suffix.lower() not in PICTURES:
+                break
+            try:
+                found[_stem(file)] = float(focal_px)
+            except ValueError as error:
+                raise BadInputError(f"{path}: the focal length of {file}: {error}") from error
+        return found
 
 
 class Navi(Layout):

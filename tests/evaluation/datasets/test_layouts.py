@@ -172,9 +172,13 @@ def test_videos_of_navi_are_in_order(tmp_path: Path) -> None:
 def test_lens_of_nerfstudio(tmp_path: Path) -> None:
     nerfstudio(tmp_path)
     path = tmp_path / "walk" / "transforms.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "k1": 0.1, "p2": 0.01}))
+    known = json.loads(path.read_text())
+    path.write_text(json.dumps({**known, "k1": 0.1, "p2": 0.01, "k3": 0.02}))
     camera = opened(f"nerfstudio:{tmp_path}").scene("walk").frames[0].view().camera
-    assert camera.distortion.tolist()[:4] == [0.1, 0.0, 0.0, 0.01]
+    assert camera.distortion.tolist() == [0.1, 0.0, 0.0, 0.01, 0.02]
+    path.write_text(json.dumps({**known, "k1": 0.1, "k4": 0.01}))
+    with pytest.raises(BadInputError, match="a lens with k4; undistort"):
+        opened(f"nerfstudio:{tmp_path}").scene("walk")
 
 
 def test_fisheye_of_nerfstudio(tmp_path: Path) -> None:
@@ -241,6 +245,12 @@ def write(text: str) -> Callable[[Path], None]:
         ("scannet", "scene0707_00/pose/5.txt", write("2 0 0 0 0 2 0 0 0 0 2 0 0 0 0 1"), "its pose"),
         ("cambridge", "ShopFacade/reconstruction.nvm", Path.unlink, "reconstruction.nvm"),
         ("cambridge", "ShopFacade/reconstruction.nvm", write("NVM_V3\n"), "no focal length"),
+        (
+            "cambridge",
+            "ShopFacade/reconstruction.nvm",
+            write("seq1/frame00001.jpg f 1 0 0 0 0 0 0 0 0\n"),
+            "focal length of seq1/frame00001.jpg",
+        ),
         (
             "cambridge",
             "ShopFacade/dataset_test.txt",
