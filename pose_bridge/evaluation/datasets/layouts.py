@@ -195,7 +195,7 @@ class Cambridge(Layout):
 
     @staticmethod
     def _focals_px(path: Path) -> dict[str, float]:
-        """Of each photograph; lines are file, focal length, quaternion, place, distortion, 0; points follow."""
+        """Of each photograph; lines are file, focal length, quaternion, place, distortion; points follow."""
         found = {}
         for file, focal_px, *_ in rows(path, 11):
             if Path(file).suffix.lower() not in PICTURES:
