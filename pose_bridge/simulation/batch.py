@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of rooms in batches on torch, a GPU's or a processor's: what `render.render` makes, many at once.
 
+See batch_optics.py for what a real camera makes of them.
+
 Every rectangle is tried at every sample, so a GPU is fast and a processor is not: for a picture at a time,
 render.py is the faster one there.
 """
@@ -189,10 +191,10 @@ class _Scene:
 
 
 def _grid(shape: tuple[int, int], samples: int, device: torch.device) -> Tensor:
-    """(x, y, 1) of samples in pixels, (3, S)."""
+    """Samples' x and y in pixels, (2, S)."""
     y, x = ((torch.arange(length, device=device) + 0.5) / samples for length in shape)
     y, x = torch.meshgrid(y, x, indexing="ij")
-    return torch.stack([x.reshape(-1), y.reshape(-1), torch.ones(x.numel(), device=device)])
+    return torch.stack([x.reshape(-1), y.reshape(-1)])
 
 
 def _nearest(maps: Tensor, points: Tensor, margin: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -200,7 +202,7 @@ def _nearest(maps: Tensor, points: Tensor, margin: float) -> tuple[Tensor, Tenso
 
     Args:
         maps: (B, N, 3, 3).
-        points: (3, S).
+        points: x and y in pixels, (2, S).
         margin: By how much of its size a rectangle is larger.
     """
     batch, count, samples = len(maps), maps.shape[1], points.shape[1]
@@ -210,15 +212,18 @@ def _nearest(maps: Tensor, points: Tensor, margin: float) -> tuple[Tensor, Tenso
     nearness = torch.full(shape, 1e-6, device=maps.device)
     some = max(1, TRIED_AT_ONCE // (batch * samples))
     for start in range(0, count, some):
-        U, V, W = (maps[:, start : start + some] @ points).unbind(2)  # (B, some, S)
+        part = maps[:, start : start + some]
+        # (B, some, S) each; no matrix product, which a GPU may round to TF32
+        at = torch.addcmul(part[..., 2:], part[..., :1], points[0]).addcmul_(part[..., 1:2], points[1])
+        U, V, W = at.unbind(2)
         beyond = margin * W
         inside = (-beyond <= U) & (-beyond <= V) & (W + beyond >= U) & (W + beyond >= V) & (W < 1.0 / NEAR_M)
         W, index = torch.where(inside, W, 0.0).max(dim=1)
         nearer = nearness < W
-        at = index[:, None]
+        best = index[:, None]
         owner = torch.where(nearer, index + start, owner)
-        u = torch.where(nearer, U.gather(1, at)[:, 0] / W, u)
-        v = torch.where(nearer, V.gather(1, at)[:, 0] / W, v)
+        u = torch.where(nearer, U.gather(1, best)[:, 0] / W, u)
+        v = torch.where(nearer, V.gather(1, best)[:, 0] / W, v)
         nearness = torch.where(nearer, W, nearness)
     return owner, u.clamp(0.0, 1.0), v.clamp(0.0, 1.0), nearness
 

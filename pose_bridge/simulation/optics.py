@@ -65,16 +65,21 @@ def photograph(image: Image, camera: Camera, optics: Optics, turn_rad: Array, se
     gain = (optics.brightness / max(float(light.mean()), 1.0)) ** optics.adaptation
     gain *= 2.0 ** rng.normal(0.0, optics.exposure_sigma)
     gains = (gain * (1.0 + rng.normal(0.0, optics.cast_sigma, 3))).astype(np.float32)
-    light = light * (_falloff(camera) * np.float32(optics.vignetting) + np.float32(1.0))[:, :, None] * gains
+    light = light * (falloff(camera) * np.float32(optics.vignetting) + np.float32(1.0))[:, :, None] * gains
     noise = rng.standard_normal(light.shape, np.float32)
     light += noise * np.sqrt(optics.read_noise**2 + optics.shot_noise**2 * np.maximum(light, 0.0))
     return np.asarray(np.clip(light + 0.5, 0.0, 255.0), np.uint8)
 
 
+def exposures(camera: Camera, turn_rad: Array) -> int:
+    """Return how many pictures are averaged for one that is taken during a turn (3,): one for each pixel."""
+    return min(int(np.ceil(camera.mean_focal_px * np.linalg.norm(turn_rad))) + 1, MOST_EXPOSURES)
+
+
 def _moved(image: Image, camera: Camera, turn_rad: Array) -> NDArray[np.float32]:
     """The mean of what is seen during a turn; the translation's blur is left out."""
     picture = image.astype(np.float32)
-    count = min(int(np.ceil(camera.mean_focal_px * np.linalg.norm(turn_rad))) + 1, MOST_EXPOSURES)
+    count = exposures(camera, turn_rad)
     if count < 2:
         return picture
     K, size = camera.to_opencv_K(), (camera.width, camera.height)
@@ -86,8 +91,8 @@ def _moved(image: Image, camera: Camera, turn_rad: Array) -> NDArray[np.float32]
 
 
 @lru_cache(maxsize=4)
-def _falloff(camera: Camera) -> NDArray[np.float32]:
-    """0 in the middle to -1 in the corners, (H, W)."""
+def falloff(camera: Camera) -> NDArray[np.float32]:
+    """Return how much darker it is off the middle, of the corners' vignetting: 0 to -1, (H, W)."""
     y, x = ((np.arange(length) + 0.5) / length * 2.0 - 1.0 for length in (camera.height, camera.width))
     return np.asarray(-0.5 * (x**2 + y[:, None] ** 2), np.float32)
 
