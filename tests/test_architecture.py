@@ -59,7 +59,8 @@ TRAINERS = (
     "truth",
     "vggt",
 )
-LEARNING_FILES = {("simulation", "batch.py")} | {("training", f"{n}.py") for n in TRAINERS}
+LEARNING_FILES = {("simulation", f"{n}.py") for n in ("batch", "batch_optics")}
+LEARNING_FILES |= {("training", f"{n}.py") for n in TRAINERS}
 GENERATED = {"msg", "action", "srv"}
 LEARNING = {library for library, homes in ONLY_IN.items() if homes is LEARNERS}
 # Neither `import pose_bridge` nor `pose_bridge --help` waits for these.
