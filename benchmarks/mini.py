@@ -69,14 +69,14 @@ class Evaluation:
 FAR = ("--yaw", "50", "90")
 WIDE = 'vggt:\n  weights: "shipped:vggt-mini-wide"\n'
 EVALUATIONS = {
-    "neighbours": Evaluation(methods="pair", drawn=("--yaw", "0", "30"), pairs=(40, 300)),
-    "extreme": Evaluation(methods=VIDEOS, drawn=FAR, pairs=(16, 300)),
-    "extreme-wide": Evaluation(methods=VIDEOS, drawn=FAR, pairs=(16, 300), config=WIDE),
+    "neighbours": Evaluation(methods="pair", drawn=("--yaw", "0", "30"), pairs=(20, 300)),
+    "extreme": Evaluation(methods=VIDEOS, drawn=FAR, pairs=(8, 300)),
+    "extreme-wide": Evaluation(methods=VIDEOS, drawn=FAR, pairs=(8, 300), config=WIDE),
     "promoted": Evaluation(
         methods="generated",
         drawn=(*FAR, "--context", "8"),
-        pairs=(4, 300),
-        elsewhere=(4, 200),
+        pairs=(3, 300),
+        elsewhere=(2, 200),
         more=("--odometry",),
     ),
     "places": Evaluation(
