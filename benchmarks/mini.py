@@ -180,12 +180,12 @@ def main() -> None:
     args = parser.parse_args()
     folder = args.runs / f"{'full' if args.full else 'sample'}-{args.answers}-{args.seed}"
     kept = ANSWERS / f"mini-{folder.name}.tar.xz"
-    if args.answers != report.commit() and not kept.exists() and not folder.exists():
-        parser.error(f"no answers of {args.answers}: neither {kept} nor {folder} exists")
-    if kept.exists() and not folder.exists():
+    if not folder.exists() and kept.exists():
         part = folder.with_name(f"{folder.name}.part")
         shutil.unpack_archive(kept, part)
         part.rename(folder)  # whole or not at all
+    elif not folder.exists() and args.answers != report.commit():
+        parser.error(f"no answers of {args.answers}: neither {kept} nor {folder} exists")
     folder.mkdir(parents=True, exist_ok=True)
     rows = {}
     for number, name in enumerate(EVALUATIONS):

@@ -130,9 +130,7 @@ PROFILES = {
                 "schedule": "1000 950 900 850 800 750 700 600 500 400 300 200 100",
                 "max_end_difference": 0.6,  # it packs coarsely: dim rooms come back with a third of it
             },
-            "generated": {
-                "common_mistakes": 0.5
-            },  # docs/results.md: what its guesses had in common was wrong
+            "generated": {"common_mistakes": 0.5},  # what its guesses agreed on was wrong (docs/results.md)
             "bridge": {"budget_s": 30.0},  # two cores make a guess in 3 to 7 s; four may be wanted
         },
     ),

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
@@ -12,17 +11,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from rich.console import Console
 
 pytest.importorskip("diffusers")
 
-from pose_bridge.config import Config, VggtConfig
+from pose_bridge.config import VggtConfig
 from pose_bridge.control import Control
-from pose_bridge.errors import NoEstimateError
 from pose_bridge.estimators.vggt.estimator import VggtEstimator
 from pose_bridge.evaluation.datasets.base import Scene
 from pose_bridge.evaluation.datasets.simulator import Simulator
-from pose_bridge.generated import Models
 from pose_bridge.geometry import distances
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,10 +54,6 @@ def test_the_demo_bridges_two_views(tmp_path: Path) -> None:
     figure = cv2.imread(str(tmp_path / "mini.png"))
     assert min(figure.shape[:2]) > 500
     assert figure.std() > 30.0
-
-
-def test_two_views_of_one_place_are_nothing_to_bridge(walk: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "demo"))
-    demo = importlib.import_module("mini")
-    with pytest.raises(NoEstimateError, match="one place"):
-        demo.bridged(Config(), Models(None, None), walk, ("02", "02"), Console())
+    nowhere = subprocess.run([*command, "--views", "02", "02"], cwd=ROOT, capture_output=True, text=True)
+    assert nowhere.returncode == 1
+    assert "one place" in nowhere.stdout
