@@ -125,10 +125,18 @@ def test_an_answer_is_published(caller: Caller) -> None:
     )
     assert (message.reference_stamp.sec, message.header.stamp.sec) == (1, 2)
     assert message.reference_camera_frame_id == message.target_camera_frame_id == "camera"
-    assert len(outcome.feedback) >= 2
-    assert outcome.feedback[-1].stage == Stage.CONTEXT
-    progress = [(step.stage, step.progress) for step in outcome.feedback]
-    assert progress == sorted(progress)
+
+
+def test_steps_are_told_as_they_begin(node: NodeProcess, caller: Caller) -> None:
+    """While the goal runs: what comes with the result, a client of ROS may leave out."""
+    node.mood("patiently")
+    goal = caller.send(pair())
+    assert until(lambda: goal.feedback and goal.feedback[-1].stage == Stage.CONTEXT)
+    assert [step.stage for step in goal.feedback] == [Stage.NONE, Stage.CONTEXT]
+    elapsed_s = [step.elapsed_s for step in goal.feedback]
+    assert elapsed_s == sorted(elapsed_s)
+    goal.cancel()
+    assert goal.outcome().status == GoalStatus.STATUS_CANCELED
 
 
 @pytest.mark.parametrize("mood", ["rejects you", "guesses"])
