@@ -140,49 +140,48 @@ class GeneratedRung:
                 break
             slowest_s = max(slowest_s, time.monotonic() - start_s)
             log.info("guess %d of %d: %s", number + 1, len(parts), answers[-1].reason_text)
-            if found := self._agreed(question, parts, answers):
+            group = self._largest_group(question, parts, answers)
+            if group is not None and (found := self._agreed(question, group)):
                 return found
-            if self._decided(question, parts, answers):
+            if self._decided(question, len(parts) - len(answers), answers[0], group):
                 break
-        return self._one_of(question, parts, answers)
-
-    def _one_of(self, question: Question, parts: Sequence[Question], answers: Sequence[Answer]) -> Answer:
-        """The hypothesis about the pair itself, or else the surest about another, if one is wanted."""
-        first, *_ = answers
-        if len(parts) == 1 or (question.allow_hypothesis and first.status is Status.HYPOTHESIS):
-            return first
-        guesses = self._moved(question, parts, answers)
-        if question.allow_hypothesis and guesses:
-            return min(guesses, key=lambda guess: guess.rotation_sigma_rad)
-        if not guesses:
-            return first
-        group = self._largest_group(question, guesses, len(answers))
-        text = f"{len(group.guesses)} of {len(answers)} guesses from different real views agree"
-        odds = f", to a probability of {group.probability:.2f}"
-        return Answer.rejected(Reason.WEAK_BRIDGE, text + odds, stage=self.stage)
-
-    def _largest_group(
-        self, question: Question, guesses: Sequence[Answer], asked: int
-    ) -> corroboration.Group:
-        return corroboration.largest_group(guesses, asked, question.upright, self._config.generated)
+        return self._one_of(question, parts, answers, group)
 
     def _split(self, question: Question) -> list[Question]:
         return corroboration.split(question, self._config.generated, self._config.keyframes)
 
-    def _agreed(
+    def _largest_group(
         self, question: Question, parts: Sequence[Question], answers: Sequence[Answer]
-    ) -> Answer | None:
+    ) -> corroboration.Group | None:
+        """The guesses that say the same of the pair that the question asks about; None if there is none."""
+        guesses = self._moved(question, parts, answers) if len(parts) > 1 else []
+        if not guesses:
+            return None
+        return corroboration.largest_group(guesses, len(answers), question.upright, self._config.generated)
+
+    def _one_of(
+        self,
+        question: Question,
+        parts: Sequence[Question],
+        answers: Sequence[Answer],
+        group: corroboration.Group | None,
+    ) -> Answer:
+        """The hypothesis about the pair itself, or else the surest about another, if one is wanted."""
+        first, *_ = answers
+        if group is None or (question.allow_hypothesis and first.status is Status.HYPOTHESIS):
+            return first
+        if question.allow_hypothesis:
+            guesses = self._moved(question, parts, answers)
+            return min(guesses, key=lambda guess: guess.rotation_sigma_rad)
+        text = f"{len(group.guesses)} of {group.asked} guesses from different real views agree"
+        odds = f", to a probability of {group.probability:.2f}"
+        return Answer.rejected(Reason.WEAK_BRIDGE, text + odds, stage=self.stage)
+
+    def _agreed(self, question: Question, group: corroboration.Group) -> Answer | None:
         """The answer that enough guesses have in common, if it contradicts nothing else that is known."""
-        settings = self._config.generated
-        if len(parts) < settings.agreeing:
-            return None
-        guesses = self._moved(question, parts, answers)
-        if len(guesses) < settings.agreeing:
-            return None
-        group = self._largest_group(question, guesses, len(answers))
         asked = question.min_probability
         wanted = self._config.verification.min_probability if asked is None else asked
-        if len(group.guesses) < settings.agreeing or group.probability < wanted:
+        if len(group.guesses) < self._config.generated.agreeing or group.probability < wanted:
             return None
         answer = corroboration.accepted(group, question)
         T, covariance = answer.T_reference_target, answer.covariance
@@ -190,15 +189,13 @@ class GeneratedRung:
             return Answer.rejected(*found, stage=self.stage)
         return answer
 
-    def _decided(self, question: Question, parts: Sequence[Question], answers: Sequence[Answer]) -> bool:
+    def _decided(
+        self, question: Question, left: int, first: Answer, group: corroboration.Group | None
+    ) -> bool:
         """Whether the guesses that are left can no longer agree, and what was asked for is there without."""
-        left = len(parts) - len(answers)
-        if not left:
-            return True
-        guesses = self._moved(question, parts, answers)
-        if question.allow_hypothesis and not guesses and answers[0].status is not Status.HYPOTHESIS:
+        if question.allow_hypothesis and group is None and first.status is not Status.HYPOTHESIS:
             return False
-        agreeing = len(self._largest_group(question, guesses, len(answers)).guesses) if guesses else 0
+        agreeing = 0 if group is None else len(group.guesses)
         return agreeing + left < self._config.generated.agreeing
 
     @staticmethod

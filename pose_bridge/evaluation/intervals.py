@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 from itertools import compress
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta
 
 from pose_bridge.errors import BadInputError
@@ -52,16 +53,21 @@ def bootstrap(
         raise BadInputError(
             f"a bootstrap needs values and the group of each, got {len(array)}, {len(groups)}"
         )
+    drawn = [of(array[chosen]) for chosen in _drawn_anew(tuple(groups), DRAWS, seed)]
+    low, high = np.nanpercentile(drawn, [100.0 * TAIL, 100.0 * (1.0 - TAIL)]).tolist()
+    return low, high
+
+
+@lru_cache(maxsize=8)  # statistics of the same pairs are many
+def _drawn_anew(groups: tuple[Hashable, ...], draws: int, seed: int) -> list[NDArray[np.intp]]:
+    """The numbers of the pairs of each draw, (M,)."""
     members: dict[Hashable, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)
-    blocks, rng = list(members.values()), np.random.default_rng(seed)
-    drawn = [
-        of(array[np.concatenate([blocks[k] for k in rng.integers(len(blocks), size=len(blocks))])])
-        for _ in range(DRAWS)
+    blocks, rng = [np.array(some) for some in members.values()], np.random.default_rng(seed)
+    return [
+        np.concatenate([blocks[k] for k in rng.integers(len(blocks), size=len(blocks))]) for _ in range(draws)
     ]
-    low, high = np.nanpercentile(drawn, [100.0 * TAIL, 100.0 * (1.0 - TAIL)]).tolist()
-    return low, high
 
 
 def difference(

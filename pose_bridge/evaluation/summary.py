@@ -32,6 +32,7 @@ GAPS_DEG = ((0, 15), (15, 30), (30, 50), (50, 70), (70, 90), (90, 180))
 ROUNDED_DEG = 0.01
 BINS_DEG = ((0, 30), (30, 50), (50, 65), (65, 90), (90, 180))
 Statistic = Callable[[Array], float]
+Verdict = Callable[[Column, Sequence[Row], Sequence[str], int], dict[str, Any]]
 
 # Of a column's errors, see `errors_of`.
 STATISTICS: dict[str, Statistic] = {
@@ -79,8 +80,17 @@ def summary(rows: Sequence[Row], methods: Sequence[str], seed: int = 0) -> dict[
     if not rows:
         raise BadInputError("no pair of one place was answered yet, so there is nothing to report")
     drawn_by, group = groups(everything)
-    own, others = [group(row) for row in rows], [group(row) for row in strangers]
+    own = [group(row) for row in rows]
     columns = [column(rows, name) for name in methods]
+
+    def judged(of: Verdict, judges: Callable[[Column], bool]) -> dict[str, Any]:
+        """What a verdict is on each column that it is about, with those of two places it was asked about."""
+        found = {}
+        for one in filter(judges, columns):
+            some = asked(strangers, one.name)
+            found[one.name] = of(one, some, [*own, *map(group, some)], seed)
+        return found
+
     return {
         "pairs": len(rows),
         "elsewhere": len(strangers),
@@ -93,22 +103,9 @@ def summary(rows: Sequence[Row], methods: Sequence[str], seed: int = 0) -> dict[
         "by_rotation_deg": _by_rotation(rows, columns),
         "by_gap_deg": _by_gap(rows, columns),
         "by_kind": _by_kind(rows, columns),
-        "decisions": {
-            one.name: verdicts.decided(one, some, [*own, *map(group, some)], seed)
-            for one in columns
-            if one.scores is not None
-            for some in [asked(strangers, one.name)]
-        },
-        "other_places": {
-            one.name: verdicts.other_places(one, strangers, own, others, seed)
-            for one in columns
-            if one.name in BRIDGE
-        },
-        "hypotheses": {
-            one.name: verdicts.hypotheses(one, strangers, [*own, *others], seed)
-            for one in columns
-            if one.name in GUESSING
-        },
+        "decisions": judged(verdicts.decided, lambda one: one.scores is not None),
+        "other_places": judged(verdicts.other_places, lambda one: one.name in BRIDGE),
+        "hypotheses": judged(verdicts.hypotheses, lambda one: one.name in GUESSING),
     }
 
 

@@ -26,7 +26,7 @@ def decided(one: Column, strangers: Sequence[Row], groups: Sequence[str], seed: 
 
     Args:
         one: Of pairs of one place.
-        strangers: Pairs of two, whose answers are wrong.
+        strangers: Pairs of two, about which the method was asked: its answers are wrong.
         groups: Of the former, then of the latter.
         seed: Of the bootstraps.
     """
@@ -60,46 +60,42 @@ def decided(one: Column, strangers: Sequence[Row], groups: Sequence[str], seed: 
     return found
 
 
-def other_places(
-    one: Column, strangers: Sequence[Row], own: Sequence[str], others: Sequence[str], seed: int
-) -> dict[str, Any]:
+def other_places(one: Column, strangers: Sequence[Row], groups: Sequence[str], seed: int) -> dict[str, Any]:
     """How often a target of another place is taken for one of this, beside how many true ones are found.
 
     Args:
         one: Of pairs of one place.
-        strangers: Pairs of two.
-        own: Groups of the former.
-        others: Groups of the latter.
+        strangers: Pairs of two, about which the method was asked.
+        groups: Of the former, then of the latter.
         seed: Of the bootstraps.
     """
-    asked = np.array([one.name in row.said for row in strangers], bool)
-    if not asked.any():
+    if not strangers:
         return {}
+    own, others = groups[: len(one.right)], groups[len(one.right) :]
     accepted = _accepted(strangers, one.name)
     kinds = np.array([row.pair.kind for row in strangers])
-    places, mistaken = ({place(row) for row in compress(strangers, which)} for which in (asked, accepted))
+    places, mistaken = ({place(row) for row in some} for some in (strangers, compress(strangers, accepted)))
     found_right = one.right & one.accepted
     found: dict[str, Any] = {
-        "pairs": int(asked.sum()),
-        "unreadable": sum(bool(row.error) for row in strangers),
+        "pairs": len(strangers),
         "accepted": int(accepted.sum()),
-        "share accepted": intervals.share(accepted, others, seed, among=asked),
+        "share accepted": intervals.share(accepted, others, seed),
         "places": len(places),
         "places with one": len(mistaken),
         "share of places with one": {
             "value": len(mistaken) / len(places),
             "interval95": list(intervals.rate(len(mistaken), len(places))),
         },
-        "hypotheses": sum(one.name in row.said and row.said[one.name].hypothesis for row in strangers),
+        "hypotheses": sum(row.said[one.name].hypothesis for row in strangers),
         "accepted by kind": {
-            kind: [int((which & (kinds == kind)).sum()) for which in (accepted, asked)]
-            for kind in sorted(set(kinds[asked].tolist()))
+            kind: [int((accepted & (kinds == kind)).sum()), int((kinds == kind).sum())]
+            for kind in sorted(set(kinds.tolist()))
         },
         "recall": intervals.share(found_right, own, seed),
     }
-    if one.scores is not None and asked.sum() >= FEWEST_NEGATIVES:
+    if one.scores is not None and len(strangers) >= FEWEST_NEGATIVES:
         found_by_score = decisions.ranked(one.scores, found_right)
-        negatives = _scores_of(strangers, one.name)[asked]
+        negatives = _scores_of(strangers, one.name)
         _, threshold = decisions.recall_at_false_positive_rate(found_by_score, negatives, FALSE_POSITIVE_RATE)
         found["recall at 0.1 %"] = intervals.share(found_right & (one.scores >= threshold), own, seed)
         found["score at 0.1 %"] = threshold
@@ -111,11 +107,11 @@ def hypotheses(one: Column, strangers: Sequence[Row], groups: Sequence[str], see
 
     Args:
         one: Of pairs of one place.
-        strangers: Pairs of two: whatever is accepted of them is wrong.
+        strangers: Pairs of two, about which the method was asked: whatever it accepts of them is wrong.
         groups: Of the former, then of the latter.
         seed: Of the bootstraps.
     """
-    others = [row.said[one.name] for row in strangers if one.name in row.said]
+    others = [row.said[one.name] for row in strangers]
     elsewhere = _accepted(strangers, one.name)
     promoted = np.r_[one.accepted, elsewhere]
     wrong = promoted & ~np.r_[one.right, np.zeros_like(elsewhere)]
@@ -137,13 +133,12 @@ def hypotheses(one: Column, strangers: Sequence[Row], groups: Sequence[str], see
 
 def _accepted(strangers: Sequence[Row], name: str) -> Mask:
     """Which pairs of two places are taken for one, (N,)."""
-    return np.array([name in row.said and row.said[name].accepted for row in strangers], bool)
+    return np.array([row.said[name].accepted for row in strangers], bool)
 
 
 def _scores_of(strangers: Sequence[Row], name: str) -> Array:
     """Return what answers to pairs of two places are ranked by, (N,): -inf for none, inf for one without."""
-    said = [row.said.get(name) for row in strangers]
-    scores = [np.inf if one is None or one.score is None else one.score for one in said]
+    scores = [np.inf if (score := row.said[name].score) is None else score for row in strangers]
     return np.where(_accepted(strangers, name), scores, -np.inf)
 
 
@@ -152,7 +147,7 @@ def rankable(one: Column, strangers: Sequence[Row], right: Mask | None = None) -
 
     Args:
         one: Of the former; with scores.
-        strangers: The latter.
+        strangers: The latter, about which the method was asked.
         right: Which answers are, (N,); by default those of the column.
     """
     assert one.scores is not None
