@@ -14,7 +14,7 @@ from synthetic import arc
 
 from pose_bridge.config import Config
 from pose_bridge.errors import BadInputError
-from pose_bridge.evaluation import benchmark, report, verdicts
+from pose_bridge.evaluation import benchmark, intervals, report, verdicts
 from pose_bridge.evaluation.benchmark import Row, Run
 from pose_bridge.evaluation.datasets.base import Frame, Scene
 from pose_bridge.evaluation.datasets.pairs import PairList, PairRule, draw
@@ -61,6 +61,12 @@ NEGATIVES = PairList(
     pairs=tuple(draw(Walks(), dataclasses.replace(RULE, elsewhere=40)))[60:],
 )
 RUN = Run.of("walks:here", PAIRS, METHODS, Config(), 0)
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as it takes to see that an interval is there; what one is worth, test_intervals says."""
+    monkeypatch.setattr(intervals, "DRAWS", 200)
 
 
 class Told:
