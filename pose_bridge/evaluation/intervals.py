@@ -58,7 +58,7 @@ def bootstrap(
     return low, high
 
 
-@lru_cache(maxsize=8)  # statistics of the same pairs are many
+@lru_cache(maxsize=2)  # statistics of the same pairs follow each other; of many pairs a list is large
 def _drawn_anew(groups: tuple[Hashable, ...], draws: int, seed: int) -> list[NDArray[np.intp]]:
     """The numbers of the pairs of each draw, (M,)."""
     members: dict[Hashable, list[int]] = {}
